@@ -1,0 +1,30 @@
+#include "runtime/core/communicator.h"
+
+#include <thread>
+
+namespace annulus {
+
+std::string_view name_of(CollectiveKind kind) {
+  switch (kind) {
+    case CollectiveKind::all_reduce: return "all_reduce";
+    case CollectiveKind::all_gather: return "all_gather";
+    case CollectiveKind::reduce_scatter: return "reduce_scatter";
+    case CollectiveKind::all_to_all: return "all_to_all";
+    case CollectiveKind::broadcast: return "broadcast";
+    case CollectiveKind::gather: return "gather";
+    case CollectiveKind::scatter: return "scatter";
+    case CollectiveKind::reduce: return "reduce";
+    case CollectiveKind::send: return "send";
+    case CollectiveKind::recv: return "recv";
+    case CollectiveKind::shift: return "shift";
+  }
+  return "?";
+}
+
+std::string_view name_of(Reduction reduction) { return reduction == Reduction::sum ? "sum" : "max"; }
+
+void wait(Communicator::Pending transfer) {
+  while (!transfer->test()) std::this_thread::yield();
+}
+
+}  // namespace annulus

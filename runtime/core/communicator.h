@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "runtime/core/dtype.h"
+
+namespace annulus {
+
+enum class Reduction : std::uint8_t { sum, max };
+
+enum class CollectiveKind : std::uint8_t {
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  all_to_all,
+  broadcast,
+  gather,
+  scatter,
+  reduce,
+  send,
+  recv,
+  shift,
+};
+
+std::string_view name_of(CollectiveKind kind);
+std::string_view name_of(Reduction reduction);
+
+/// A transfer under way. Destroying an unfinished one is an error of the caller's.
+class Transfer {
+ public:
+  virtual ~Transfer() = default;
+  /// Moves the transfer on and says whether it is complete. Never blocks. Throws CollectiveError.
+  virtual bool test() = 0;
+};
+
+/// What a communicator has really been asked to do: the source of every *measured* count.
+struct CommunicatorCounters {
+  std::int64_t calls = 0;
+  std::int64_t payload_bytes = 0;  ///< bytes of the full tensor M per call (NCCL-tests' "size"); of the message for p2p
+};
+
+/// An ordered group of ranks that exchange buffers of the device's memory.
+///
+/// Every call is collective over the group, non-blocking, and started in the same order on all of its ranks. Buffers stay
+/// valid, and are touched by nobody else, until `test()` of the transfer returns true. One thread at a time uses a world
+/// of communicators. `count` is in elements; i32, f32 and f64 are carried, of any count (0 included).
+/// Results of a reduction are the same bits on every rank and in every run.
+class Communicator {
+ public:
+  using Pending = std::unique_ptr<Transfer>;
+  virtual ~Communicator() = default;
+
+  virtual int size() const = 0;
+  virtual int rank() const = 0;
+
+  /// `send == receive` reduces in place.
+  virtual Pending all_reduce(const void* send, void* receive, std::int64_t count, DType dtype, Reduction reduction) = 0;
+  /// Every rank gives `count` elements; `receive` holds size() * count, in rank order.
+  virtual Pending all_gather(const void* send, void* receive, std::int64_t count, DType dtype) = 0;
+  /// Every rank gives size() * count elements and receives part `rank()` of the reduction, `count` elements.
+  virtual Pending reduce_scatter(const void* send, void* receive, std::int64_t count, DType dtype,
+                                 Reduction reduction) = 0;
+  /// Part i of `send` (count elements) goes to rank i; part i of `receive` comes from rank i.
+  virtual Pending all_to_all(const void* send, void* receive, std::int64_t count, DType dtype) = 0;
+  virtual Pending broadcast(void* buffer, std::int64_t count, DType dtype, int root) = 0;
+  /// `receive` (size() * count elements) is used on the root alone.
+  virtual Pending gather(const void* send, void* receive, std::int64_t count, DType dtype, int root) = 0;
+  /// `send` (size() * count elements) is used on the root alone.
+  virtual Pending scatter(const void* send, void* receive, std::int64_t count, DType dtype, int root) = 0;
+  /// `receive` is used on the root alone.
+  virtual Pending reduce(const void* send, void* receive, std::int64_t count, DType dtype, Reduction reduction,
+                         int root) = 0;
+  /// Messages between two ranks arrive in the order in which they were sent.
+  virtual Pending send(const void* buffer, std::int64_t count, DType dtype, int peer) = 0;
+  virtual Pending recv(void* buffer, std::int64_t count, DType dtype, int peer) = 0;
+  /// A ring hop: sends to rank() + distance and receives from rank() - distance, modulo size().
+  virtual Pending shift(const void* send, void* receive, std::int64_t count, DType dtype, int distance) = 0;
+
+  /// The ranks of one `color`, ordered by `key`. Collective over this communicator, blocking.
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  const CommunicatorCounters& counters() const { return counters_; }
+
+ protected:
+  CommunicatorCounters counters_;
+};
+
+/// Runs a transfer to its end, giving the core away between tests.
+void wait(Communicator::Pending transfer);
+
+}  // namespace annulus
