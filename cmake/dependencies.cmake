@@ -8,6 +8,8 @@ if(ANNULUS_OPENMP)
 endif()
 
 # annulus_dependency(NAME HEADER LIBRARIES...): the target annulus::NAME of a package without CMake files of its own.
+# Debian keeps the serial OpenBLAS in a folder of its own. The static one is taken: the loader would replace the shared one
+# by whichever OpenBLAS the system prefers, and a threaded one disturbs our own threads.
 function(annulus_dependency name header)
   find_path(ANNULUS_${name}_INCLUDE ${header} PATH_SUFFIXES openblas-serial REQUIRED)
   add_library(annulus_dependency_${name} INTERFACE)
@@ -20,6 +22,6 @@ function(annulus_dependency name header)
 endfunction()
 
 annulus_dependency(dnnl oneapi/dnnl/dnnl.hpp dnnl)
-annulus_dependency(cblas cblas.h openblas)
+annulus_dependency(cblas cblas.h libopenblas.a)
 annulus_dependency(cli11 CLI/CLI.hpp)
 annulus_dependency(sentencepiece sentencepiece_trainer.h sentencepiece sentencepiece_train)
