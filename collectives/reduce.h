@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "runtime/core/communicator.h"
+
+namespace annulus {
+
+/// outputs[..] = inputs[0] + inputs[1] + ..., in this order (rank order), element by element, or their maximum: the
+/// same bits wherever it is computed. Maxima hand NaN on. `count` elements; an output may be one of the inputs.
+void reduce_in_order(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, std::int64_t count,
+                     DType dtype, Reduction reduction);
+
+/// memcpy of any size that leaves a copy onto itself alone.
+void copy_bytes(void* target, const void* source, std::int64_t bytes);
+
+}  // namespace annulus
