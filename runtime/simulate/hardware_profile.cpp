@@ -1,0 +1,130 @@
+#include "runtime/simulate/hardware_profile.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/core/error.h"
+#include "runtime/simulate/collective_cost.h"
+
+namespace annulus {
+namespace {
+
+void check_points(const std::vector<std::pair<double, double>>& points, std::size_t fewest, std::string_view field) {
+  if (points.size() < fewest) {
+    throw ConfigError(fmt::format("{} has {} points; measure at least {}", field, points.size(), fewest));
+  }
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const auto& [size, value] = points[i];
+    if (!(size > 0 && value > 0) || !std::isfinite(size) || !std::isfinite(value)) {
+      throw ConfigError(fmt::format("{}: point {} is ({}, {}); both must be positive", field, i, size, value));
+    }
+    if (i > 0 && size <= points[i - 1].first) {
+      throw ConfigError(fmt::format("{}: sizes must ascend, but {} follows {}", field, size, points[i - 1].first));
+    }
+  }
+}
+
+/// The first point beyond `size`, and never the first of all.
+std::size_t upper_point(const std::vector<std::pair<double, double>>& points, double size) {
+  std::size_t i = 1;
+  while (i + 1 < points.size() && points[i].first < size) ++i;
+  return i;
+}
+
+double scaled_seconds(const std::map<DType, RateCurve>& curves, DType dtype, double flops, std::string_view field) {
+  if (const auto found = curves.find(dtype); found != curves.end()) return found->second.seconds(flops);
+  const auto base = curves.find(DType::f32);
+  if (base == curves.end()) throw InternalError(fmt::format("hardware profile: {} lacks f32", field));
+  return base->second.seconds(flops) * static_cast<double>(size_of(dtype)) / static_cast<double>(size_of(DType::f32));
+}
+
+}  // namespace
+
+RateCurve::RateCurve(Points points, std::string_view field) : points_(std::move(points)) {
+  check_points(points_, 1, field);
+}
+
+double RateCurve::rate(double size) const {
+  if (points_.empty()) throw InternalError("rate of an empty curve");
+  if (size <= points_.front().first) return points_.front().second;
+  if (size >= points_.back().first) return points_.back().second;
+  const std::size_t i = upper_point(points_, size);
+  const auto& [size0, rate0] = points_[i - 1];
+  const auto& [size1, rate1] = points_[i];
+  const double share = std::log(size / size0) / std::log(size1 / size0);
+  return std::exp(std::log(rate0) + share * std::log(rate1 / rate0));
+}
+
+double RateCurve::seconds(double size) const { return size > 0 ? size / rate(size) : 0; }
+
+TransferCurve::TransferCurve(Points points, std::string_view field) : points_(std::move(points)) {
+  check_points(points_, 2, field);
+  if (points_.back().second <= points_.front().second) {
+    throw ConfigError(fmt::format("{}: {} bytes take no longer than {}; measure longer messages", field,
+                                  points_.back().first, points_.front().first));
+  }
+}
+
+double TransferCurve::seconds(double payload_bytes) const {
+  if (points_.empty()) throw InternalError("seconds of an empty transfer curve");
+  const auto& [first_bytes, first_seconds] = points_.front();
+  const auto& [last_bytes, last_seconds] = points_.back();
+  if (payload_bytes <= first_bytes) return first_seconds;
+  if (payload_bytes >= last_bytes) {
+    const double seconds_per_byte = (last_seconds - first_seconds) / (last_bytes - first_bytes);
+    return last_seconds + (payload_bytes - last_bytes) * seconds_per_byte;
+  }
+  const std::size_t i = upper_point(points_, payload_bytes);
+  const auto& [bytes0, seconds0] = points_[i - 1];
+  const auto& [bytes1, seconds1] = points_[i];
+  return seconds0 + (payload_bytes - bytes0) * (seconds1 - seconds0) / (bytes1 - bytes0);
+}
+
+double HardwareProfile::product_seconds(DType dtype, double flops) const {
+  return scaled_seconds(products, dtype, flops, "products");
+}
+
+double HardwareProfile::attention_forward_seconds(DType dtype, double flops) const {
+  return scaled_seconds(attention_forward, dtype, flops, "attention_forward");
+}
+
+double HardwareProfile::attention_backward_seconds(DType dtype, double flops) const {
+  return scaled_seconds(attention_backward, dtype, flops, "attention_backward");
+}
+
+double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes) const {
+  const auto found = kernels.find(std::string(op_kind));
+  return (found != kernels.end() ? found->second : memory).seconds(bytes);
+}
+
+double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, double payload_bytes) const {
+  if (group_size == 1) return 0;
+  if (const auto found = collectives.find({kind, group_size}); found != collectives.end()) {
+    return found->second.seconds(payload_bytes);
+  }
+  if (collectives.empty()) {
+    throw ConfigError(
+        fmt::format("hardware profile '{}' holds no collectives, but a group of {} ranks needs them; run mpirun -n {} "
+                    "annulus calibrate",
+                    name, group_size, group_size));
+  }
+  const auto distance = [&](const auto& entry) {
+    const auto& [measured_kind, measured_size] = entry.first;
+    const double sizes = std::abs(std::log2(static_cast<double>(group_size) / measured_size));
+    return std::pair(measured_kind == kind ? 0 : 1, sizes);
+  };
+  const auto nearest = std::min_element(collectives.begin(), collectives.end(),
+                                        [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+  const auto& [measured_kind, measured_size] = nearest->first;
+  const TransferCurve& curve = nearest->second;
+  const double same_wire_bytes =
+      wire_bytes(kind, group_size, payload_bytes) / wire_bytes(measured_kind, measured_size, 1);
+  const int measured_steps = ring_steps(measured_kind, measured_size);
+  const int steps = ring_steps(kind, group_size);
+  const double step_seconds = curve.latency_seconds() / measured_steps;
+  return std::max(curve.seconds(same_wire_bytes) + (steps - measured_steps) * step_seconds, steps * step_seconds);
+}
+
+}  // namespace annulus

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "runtime/core/communicator.h"
+#include "runtime/core/dtype.h"
+
+namespace annulus {
+
+/// A measured rate (FLOP/s or bytes/s) by the size of the work (FLOPs or bytes): interpolated in the logarithms of
+/// both, constant beyond the ends. Sizes ascend; all numbers are positive.
+class RateCurve {
+ public:
+  using Points = std::vector<std::pair<double, double>>;  ///< (size, rate)
+
+  RateCurve() = default;
+  /// Throws ConfigError, naming `field`, where the points are not as above.
+  explicit RateCurve(Points points, std::string_view field = "rate curve");
+
+  bool empty() const { return points_.empty(); }
+  const Points& points() const { return points_; }
+  double rate(double size) const;
+  /// size / rate(size); nothing takes no time.
+  double seconds(double size) const;
+  bool operator==(const RateCurve&) const = default;
+
+ private:
+  Points points_;
+};
+
+/// Measured seconds of one kind of collective on one size of group, by message: linear between the points (each pair of
+/// them is an alpha and a beta), the first value below them, and beyond them the bandwidth between first and last.
+class TransferCurve {
+ public:
+  using Points = std::vector<std::pair<double, double>>;  ///< (payload bytes M, seconds)
+
+  TransferCurve() = default;
+  /// At least two messages, ascending; the last takes longer than the first. Throws ConfigError, naming `field`.
+  explicit TransferCurve(Points points, std::string_view field = "transfer curve");
+
+  const Points& points() const { return points_; }
+  double seconds(double payload_bytes) const;
+  /// Seconds of the shortest message measured.
+  double latency_seconds() const { return points_.front().second; }
+  bool operator==(const TransferCurve&) const = default;
+
+ private:
+  Points points_;
+};
+
+/// What predictions know of a machine: measured by `annulus calibrate`, or written by hand for one that is not here.
+struct HardwareProfile {
+  static constexpr int kVersion = 1;
+
+  std::string name;
+  std::string host;                  ///< where it was measured
+  std::string device;                ///< for instance the processor's model, and threads per rank
+  std::string peak_name;             ///< what utilisation is counted against: "SGEMM ceiling of this CPU, 2 threads"
+  double peak_flops_per_second = 0;  ///< of one rank
+
+  std::map<DType, RateCurve> products;           ///< FLOPs of a product (2 m n k) -> FLOP/s; f32 is always there
+  std::map<DType, RateCurve> attention_forward;  ///< FLOPs of a call -> FLOP/s; f32 is always there
+  std::map<DType, RateCurve> attention_backward;
+  RateCurve memory;                          ///< bytes read and written -> bytes/s, of a streaming pass
+  std::map<std::string, RateCurve> kernels;  ///< the same by op kind, where arithmetic outweighs the memory
+  double op_overhead_seconds = 0;            ///< of starting any op
+  double overlap_loss =
+      0;  ///< share of a hidden collective's seconds by which it slows the compute beside it, in [0, 1]
+  std::map<std::pair<CollectiveKind, int>, TransferCurve> collectives;  ///< by kind and size of group
+
+  /// Where a dtype was not measured, f32's rate in bytes: f64 takes twice as long.
+  double product_seconds(DType dtype, double flops) const;
+  double attention_forward_seconds(DType dtype, double flops) const;
+  double attention_backward_seconds(DType dtype, double flops) const;
+  /// A pass over memory by an op of this kind.
+  double pass_seconds(std::string_view op_kind, double bytes) const;
+  /// Seconds of a collective's transfer; 0 for a group of one. Where (kind, size) was not measured: the nearest that
+  /// was (same kind first, then size), at the same bytes on the wire, plus the difference in steps times its latency
+  /// per step (collective_cost.h). Throws ConfigError where no collective was measured at all.
+  double collective_seconds(CollectiveKind kind, int group_size, double payload_bytes) const;
+
+  bool operator==(const HardwareProfile&) const = default;
+};
+
+/// The profile as JSON text, and back. `source` names the text in messages. Throws ConfigError, which lists every
+/// problem.
+std::string to_json(const HardwareProfile& profile);
+HardwareProfile parse_hardware_profile(const std::string& text, const std::string& source);
+
+/// Throws ConfigError where the file is missing, unreadable, no JSON or no valid profile.
+HardwareProfile load_hardware_profile(const std::string& path);
+/// Throws ConfigError where the file cannot be written.
+void save_hardware_profile(const HardwareProfile& profile, const std::string& path);
+
+}  // namespace annulus

@@ -1,0 +1,254 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
+
+#include "runtime/core/error.h"
+#include "runtime/simulate/hardware_profile.h"
+
+namespace annulus {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Points = std::vector<std::pair<double, double>>;
+
+constexpr std::array kKinds = {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter,
+                               CollectiveKind::all_to_all, CollectiveKind::broadcast,  CollectiveKind::gather,
+                               CollectiveKind::scatter,    CollectiveKind::reduce,     CollectiveKind::send,
+                               CollectiveKind::recv,       CollectiveKind::shift};
+constexpr std::array kDTypes = {DType::f32, DType::f64};
+
+constexpr std::array kFields = {"version",
+                                "name",
+                                "host",
+                                "device",
+                                "peak",
+                                "products",
+                                "attention_forward",
+                                "attention_backward",
+                                "memory",
+                                "kernels",
+                                "op_overhead_seconds",
+                                "overlap_loss",
+                                "collectives"};
+
+/// Reads fields of one object and keeps every problem, so that all are reported at once.
+class Reader {
+ public:
+  Reader(const Json& object, std::string where, std::vector<std::string>& problems)
+      : object_(object), where_(std::move(where)), problems_(problems) {}
+
+  std::string string(const char* field) const {
+    const Json* value = find(field);
+    if (value == nullptr) return "";
+    if (value->is_string()) return value->get<std::string>();
+    problem(field, "must be a string");
+    return "";
+  }
+
+  double number(const char* field, double least, double most) const {
+    const Json* value = find(field);
+    if (value == nullptr) return least;
+    if (value->is_number() && value->get<double>() >= least && value->get<double>() <= most)
+      return value->get<double>();
+    problem(field, fmt::format("is {}; use a number from {} to {}", value->dump(), least, most));
+    return least;
+  }
+
+  template <class Curve>
+  Curve curve(const char* field) const {
+    const Json* value = find(field);
+    return value == nullptr ? Curve() : curve_of<Curve>(*value, where_ + field);
+  }
+
+  /// An object of curves by name.
+  std::map<std::string, RateCurve> curves(const char* field) const {
+    std::map<std::string, RateCurve> found;
+    const Json* value = find(field);
+    if (value == nullptr) return found;
+    if (!value->is_object()) {
+      problem(field, "must be an object of lists of [size, rate]");
+      return found;
+    }
+    for (const auto& [key, points] : value->items()) {
+      found[key] = curve_of<RateCurve>(points, fmt::format("{}{}.{}", where_, field, key));
+    }
+    return found;
+  }
+
+  std::map<DType, RateCurve> curves_by_dtype(const char* field) const {
+    std::map<DType, RateCurve> found;
+    if (!object_.contains(field)) return find(field), found;
+    for (auto& [key, curve] : curves(field)) {
+      std::optional<DType> dtype;
+      for (const DType candidate : kDTypes) {
+        if (name_of(candidate) == key) dtype = candidate;
+      }
+      if (dtype) {
+        found[*dtype] = std::move(curve);
+      } else {
+        problem(field, fmt::format("has the unknown type '{}'; use f32, f64", key));
+      }
+    }
+    if (!found.contains(DType::f32)) problem(field, "lacks f32");
+    return found;
+  }
+
+  const Json* find(const char* field) const {
+    if (const auto found = object_.find(field); found != object_.end()) return &*found;
+    problem(field, "is missing");
+    return nullptr;
+  }
+
+  void problem(const std::string& field, const std::string& what) const {
+    problems_.push_back(fmt::format("{}{} {}", where_, field, what));
+  }
+
+ private:
+  template <class Curve>
+  Curve curve_of(const Json& value, const std::string& name) const {
+    try {
+      return Curve(value.get<Points>(), name);
+    } catch (const nlohmann::json::exception&) {
+      problems_.push_back(name + " must be a list of pairs of numbers");
+    } catch (const ConfigError& error) {
+      problems_.push_back(error.what());
+    }
+    return Curve();
+  }
+
+  const Json& object_;
+  std::string where_;
+  std::vector<std::string>& problems_;
+};
+
+void read_collectives(const Reader& reader, const std::string& source, HardwareProfile& profile,
+                      std::vector<std::string>& problems) {
+  const Json* list = reader.find("collectives");
+  if (list == nullptr) return;
+  if (!list->is_array()) return reader.problem("collectives", "must be a list");
+  for (std::size_t i = 0; i < list->size(); ++i) {
+    const Json& entry = (*list)[i];
+    const std::string where = fmt::format("{}: collectives[{}].", source, i);
+    if (!entry.is_object()) {
+      problems.push_back(where + " must be an object of kind, ranks and seconds");
+      continue;
+    }
+    const Reader fields(entry, where, problems);
+    const std::string name = fields.string("kind");
+    const int ranks = static_cast<int>(fields.number("ranks", 2, 1 << 24));
+    auto curve = fields.curve<TransferCurve>("seconds");
+    std::string names;
+    bool known = false;
+    for (const CollectiveKind kind : kKinds) {
+      names += (names.empty() ? "" : ", ") + std::string(name_of(kind));
+      if (name_of(kind) != name) continue;
+      known = true;
+      if (!profile.collectives.try_emplace({kind, ranks}, std::move(curve)).second) {
+        fields.problem("kind", fmt::format("{} over {} ranks is there twice", name, ranks));
+      }
+    }
+    if (!known) fields.problem("kind", fmt::format("is '{}'; use one of {}", name, names));
+  }
+}
+
+Json parse_object(const std::string& text, const std::string& source) {
+  try {
+    Json object = Json::parse(text, nullptr, true, /*ignore_comments=*/true);
+    if (object.is_object()) return object;
+  } catch (const nlohmann::json::exception& error) {
+    throw ConfigError(fmt::format("{} is no JSON: {}", source, error.what()));
+  }
+  throw ConfigError(fmt::format("{} is no hardware profile: its JSON is no object", source));
+}
+
+Json json_of(const std::map<DType, RateCurve>& curves) {
+  Json object = Json::object();
+  for (const auto& [dtype, curve] : curves) object[std::string(name_of(dtype))] = curve.points();
+  return object;
+}
+
+}  // namespace
+
+std::string to_json(const HardwareProfile& profile) {
+  Json json;
+  json["version"] = HardwareProfile::kVersion;
+  json["name"] = profile.name;
+  json["host"] = profile.host;
+  json["device"] = profile.device;
+  json["peak"] = {{"name", profile.peak_name}, {"flops_per_second", profile.peak_flops_per_second}};
+  json["products"] = json_of(profile.products);
+  json["attention_forward"] = json_of(profile.attention_forward);
+  json["attention_backward"] = json_of(profile.attention_backward);
+  json["memory"] = profile.memory.points();
+  json["kernels"] = Json::object();
+  for (const auto& [kind, curve] : profile.kernels) json["kernels"][kind] = curve.points();
+  json["op_overhead_seconds"] = profile.op_overhead_seconds;
+  json["overlap_loss"] = profile.overlap_loss;
+  json["collectives"] = Json::array();
+  for (const auto& [key, curve] : profile.collectives) {
+    json["collectives"].push_back(
+        {{"kind", std::string(name_of(key.first))}, {"ranks", key.second}, {"seconds", curve.points()}});
+  }
+  return json.dump(1) + "\n";
+}
+
+HardwareProfile parse_hardware_profile(const std::string& text, const std::string& source) {
+  const Json json = parse_object(text, source);
+  std::vector<std::string> problems;
+  const Reader reader(json, source + ": ", problems);
+  for (const auto& [key, value] : json.items()) {
+    if (std::find(kFields.begin(), kFields.end(), key) == kFields.end())
+      reader.problem(key, "is no field of a profile");
+  }
+  const double version = reader.number("version", 1, 1 << 24);
+  if (version != HardwareProfile::kVersion) {
+    throw ConfigError(fmt::format("{}: version {} cannot be read, only {}; run annulus calibrate again", source,
+                                  version, HardwareProfile::kVersion));
+  }
+  constexpr double kMost = 1e30;
+  constexpr double kLeastRate = 1;  // FLOP/s
+  HardwareProfile profile;
+  profile.name = reader.string("name");
+  profile.host = reader.string("host");
+  profile.device = reader.string("device");
+  if (const Json* peak = reader.find("peak"); peak != nullptr && peak->is_object()) {
+    const Reader fields(*peak, source + ": peak.", problems);
+    profile.peak_name = fields.string("name");
+    profile.peak_flops_per_second = fields.number("flops_per_second", kLeastRate, kMost);
+  } else if (peak != nullptr) {
+    reader.problem("peak", "must be an object of name and flops_per_second");
+  }
+  profile.products = reader.curves_by_dtype("products");
+  profile.attention_forward = reader.curves_by_dtype("attention_forward");
+  profile.attention_backward = reader.curves_by_dtype("attention_backward");
+  profile.memory = reader.curve<RateCurve>("memory");
+  profile.kernels = reader.curves("kernels");
+  profile.op_overhead_seconds = reader.number("op_overhead_seconds", 0, 1);
+  profile.overlap_loss = reader.number("overlap_loss", 0, 1);
+  read_collectives(reader, source, profile, problems);
+  if (!problems.empty()) throw ConfigError(problems);
+  return profile;
+}
+
+HardwareProfile load_hardware_profile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf())) {
+    throw ConfigError(fmt::format("hardware profile {} cannot be read; run annulus calibrate to make one", path));
+  }
+  return parse_hardware_profile(text.str(), path);
+}
+
+void save_hardware_profile(const HardwareProfile& profile, const std::string& path) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  if (!(file << to_json(profile)) || !file.flush()) {
+    throw ConfigError(fmt::format("hardware profile {} cannot be written; name a folder that can be", path));
+  }
+}
+
+}  // namespace annulus

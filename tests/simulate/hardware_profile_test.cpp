@@ -1,0 +1,153 @@
+#include "runtime/simulate/hardware_profile.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <random>
+
+#include "runtime/core/error.h"
+#include "runtime/simulate/collective_cost.h"
+
+namespace annulus {
+namespace {
+
+HardwareProfile example() {
+  HardwareProfile profile;
+  profile.name = "test machine";
+  profile.host = "here";
+  profile.device = "a processor, 2 threads";
+  profile.peak_name = "SGEMM ceiling of this CPU, 2 threads";
+  profile.peak_flops_per_second = 3e11;
+  profile.products[DType::f32] = RateCurve({{1e6, 5e10}, {1e9, 2e11}, {1e10, 3e11}});
+  profile.products[DType::f64] = RateCurve({{1e6, 1e10}});
+  profile.attention_forward[DType::f32] = RateCurve({{1e6, 1e11}});
+  profile.attention_backward[DType::f32] = RateCurve({{1e6, 8e10}});
+  profile.memory = RateCurve({{1e5, 1e11}, {1e8, 3e10}});
+  profile.kernels["gelu"] = RateCurve({{1e6, 1e10}});
+  profile.op_overhead_seconds = 2e-6;
+  profile.overlap_loss = 0.25;
+  profile.collectives[{CollectiveKind::all_reduce, 2}] = TransferCurve({{8, 1e-6}, {1024, 2e-6}, {1 << 20, 1e-4}});
+  profile.collectives[{CollectiveKind::shift, 2}] = TransferCurve({{8, 1e-6}, {1 << 20, 5e-5}});
+  return profile;
+}
+
+TEST(HardwareProfile, RatesInterpolateInLogarithms) {
+  const HardwareProfile profile = example();
+  EXPECT_DOUBLE_EQ(profile.products.at(DType::f32).rate(1), 5e10);
+  EXPECT_DOUBLE_EQ(profile.products.at(DType::f32).rate(1e12), 3e11);
+  EXPECT_NEAR(profile.products.at(DType::f32).rate(std::sqrt(1e15)), 1e11, 1);  // geometric middle of 5e10 and 2e11
+  EXPECT_NEAR(profile.product_seconds(DType::f32, 1e9), 1e9 / 2e11, 1e-15);
+  EXPECT_EQ(profile.product_seconds(DType::f32, 0), 0);
+  EXPECT_DOUBLE_EQ(profile.product_seconds(DType::f64, 1e9), 0.1);
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f64, 1e9), 2 * 0.01);  // not measured: twice f32's
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("gelu", 1e6), 1e-4);
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("add", 1e8), 1e8 / 3e10);
+}
+
+TEST(HardwareProfile, TransfersInterpolateByAlphaAndBeta) {
+  const TransferCurve curve({{8, 1e-6}, {1024, 2e-6}, {2048, 4e-6}});
+  EXPECT_DOUBLE_EQ(curve.seconds(1), 1e-6);
+  EXPECT_DOUBLE_EQ(curve.seconds(1024), 2e-6);
+  EXPECT_DOUBLE_EQ(curve.seconds(1536), 3e-6);
+  EXPECT_DOUBLE_EQ(curve.seconds(2048 + 2040), 4e-6 + 3e-6);  // beyond: 3e-6 s per 2040 bytes
+}
+
+TEST(HardwareProfile, MeasuredAlphaBetaLinkIsReproducedForWhatWasNotMeasured) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<double> exponent(-6, -5), log_bytes(3, 8);
+  for (int repeat = 0; repeat < 50; ++repeat) {
+    const Link link{std::pow(10, exponent(random)), 1e10};
+    HardwareProfile profile;
+    TransferCurve::Points points;
+    for (const double bytes : {1e-3, 1e3, 1e6, 1e9}) {
+      points.emplace_back(bytes, ring_seconds(CollectiveKind::all_reduce, 4, bytes, link));
+    }
+    profile.collectives[{CollectiveKind::all_reduce, 4}] = TransferCurve(points);
+    const double bytes = std::pow(10, log_bytes(random));
+    for (const CollectiveKind kind : {CollectiveKind::all_gather, CollectiveKind::all_reduce,
+                                      CollectiveKind::reduce_scatter, CollectiveKind::shift}) {
+      for (const int size : {2, 3, 4, 8}) {
+        const double expected = ring_seconds(kind, size, bytes, link);
+        EXPECT_NEAR(profile.collective_seconds(kind, size, bytes), expected, 1e-6 * expected)
+            << name_of(kind) << " over " << size << ", " << bytes << " bytes";
+      }
+    }
+  }
+}
+
+TEST(HardwareProfile, CollectivesAskedFor) {
+  HardwareProfile profile = example();
+  EXPECT_EQ(profile.collective_seconds(CollectiveKind::all_reduce, 1, 1e9), 0);
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(CollectiveKind::all_reduce, 2, 1024), 2e-6);
+  // The same kind of another size comes before another kind of the same size.
+  profile.collectives[{CollectiveKind::all_gather, 4}] = TransferCurve({{8, 1}, {1024, 2}});
+  EXPECT_GT(profile.collective_seconds(CollectiveKind::all_reduce, 4, 8), 1e-6);
+  EXPECT_LT(profile.collective_seconds(CollectiveKind::all_reduce, 4, 8), 1e-3);
+  EXPECT_GT(profile.collective_seconds(CollectiveKind::all_gather, 2, 8), 0.1);
+  profile.collectives.clear();
+  EXPECT_THROW((void)profile.collective_seconds(CollectiveKind::all_reduce, 2, 8), ConfigError);
+}
+
+TEST(HardwareProfile, JsonRoundTrip) {
+  const HardwareProfile profile = example();
+  EXPECT_EQ(parse_hardware_profile(to_json(profile), "text"), profile);
+  const std::string path =
+      ::testing::TempDir() + "annulus_hardware_profile_test_" + std::to_string(std::random_device{}()) + ".json";
+  save_hardware_profile(profile, path);
+  EXPECT_EQ(load_hardware_profile(path), profile);
+  std::filesystem::remove(path);
+  EXPECT_THROW((void)load_hardware_profile(path), ConfigError);
+  EXPECT_THROW((void)load_hardware_profile(::testing::TempDir()), ConfigError);
+  EXPECT_THROW(save_hardware_profile(profile, "/no such folder/profile.json"), ConfigError);
+}
+
+std::vector<std::string> problems_of(const std::string& text) {
+  try {
+    (void)parse_hardware_profile(text, "p.json");
+  } catch (const ConfigError& error) {
+    return error.problems();
+  }
+  return {};
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const auto at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(HardwareProfile, BadInputIsNamed) {
+  const std::string good = to_json(example());
+  EXPECT_TRUE(problems_of(good).empty());
+  EXPECT_EQ(problems_of("{").size(), 1u);
+  EXPECT_EQ(problems_of("[]").at(0), "p.json is no hardware profile: its JSON is no object");
+  EXPECT_GE(problems_of("{\"version\": 1}").size(), 11u);  // all that is missing, at once
+  EXPECT_EQ(problems_of(replaced(good, "\"version\": 1", "\"version\": 7")).at(0),
+            "p.json: version 7 cannot be read, only 1; run annulus calibrate again");
+  EXPECT_EQ(problems_of(replaced(good, "\"host\"", "\"hots\"")),
+            (std::vector<std::string>{"p.json: hots is no field of a profile", "p.json: host is missing"}));
+  EXPECT_EQ(problems_of(replaced(good, "\"overlap_loss\": 0.25", "\"overlap_loss\": 2.5")).at(0),
+            "p.json: overlap_loss is 2.5; use a number from 0 to 1");
+  EXPECT_EQ(problems_of(replaced(good, "\"f64\"", "\"f63\"")).at(0),
+            "p.json: products has the unknown type 'f63'; use f32, f64");
+  EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"shuffle\"")).size(), 1u);
+  EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"all_reduce\"")).at(0),
+            "p.json: collectives[1].kind all_reduce over 2 ranks is there twice");
+  EXPECT_EQ(problems_of(replaced(good, "\"f32\"", "\"f64\"")).size(), 1u);
+}
+
+TEST(HardwareProfile, CurvesRefuseWhatIsNoCurve) {
+  EXPECT_THROW(RateCurve(RateCurve::Points{}), ConfigError);
+  EXPECT_THROW(RateCurve({{1, 0}}), ConfigError);
+  EXPECT_THROW(RateCurve({{1, NAN}}), ConfigError);
+  EXPECT_THROW(RateCurve({{2, 1}, {1, 1}}), ConfigError);
+  EXPECT_THROW(TransferCurve({{1, 1}}), ConfigError);
+  EXPECT_THROW(TransferCurve({{1, 2}, {2, 1}}), ConfigError);
+}
+
+}  // namespace
+}  // namespace annulus
