@@ -9,10 +9,12 @@ namespace annulus {
 struct AttentionBlock {
   std::int32_t query_begin = 0, query_end = 0;  ///< local query positions [begin, end)
   std::int32_t key_begin = 0, key_end = 0;      ///< local key positions [begin, end)
-  bool causal = false;       ///< else every query of the block sees every key of it
-  std::int32_t diagonal = 0;  ///< causal: query begin + i sees key begin + j where j <= i + diagonal; -1 leaves row 0 empty
-  std::int32_t query_position = 0, query_stride = 1;  ///< global position of query begin + i is query_position + i * stride
-  std::int32_t key_position = 0, key_stride = 1;      ///< the same for keys
+  bool causal = false;                          ///< else every query of the block sees every key of it
+  std::int32_t diagonal =
+      0;  ///< causal: query begin + i sees key begin + j where j <= i + diagonal; -1 leaves row 0 empty
+  std::int32_t query_position = 0,
+               query_stride = 1;                  ///< global position of query begin + i is query_position + i * stride
+  std::int32_t key_position = 0, key_stride = 1;  ///< the same for keys
 
   bool operator==(const AttentionBlock&) const = default;
 
