@@ -1,0 +1,49 @@
+#include "collectives/progress.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace annulus {
+
+class Progress::Handle final : public Transfer {
+ public:
+  Handle(std::shared_ptr<Progress> progress, std::shared_ptr<Entry> entry)
+      : progress_(std::move(progress)), entry_(std::move(entry)) {}
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  ~Handle() override {
+    if (!entry_->complete) std::erase(progress_->unfinished_, entry_);
+  }
+
+  bool test() override {
+    if (!entry_->complete) progress_->advance_all();
+    return entry_->complete;
+  }
+
+ private:
+  const std::shared_ptr<Progress> progress_;
+  const std::shared_ptr<Entry> entry_;
+};
+
+Communicator::Pending Progress::start(const std::shared_ptr<Progress>& progress, std::unique_ptr<Operation> operation) {
+  auto entry = std::make_shared<Entry>(Entry{std::move(operation)});
+  progress->unfinished_.push_back(entry);
+  return std::make_unique<Handle>(progress, std::move(entry));
+}
+
+void Progress::advance_all() {
+  for (const std::shared_ptr<Entry>& entry : unfinished_) {
+    entry->complete = entry->operation->advance();
+    if (entry->complete) entry->operation.reset();
+  }
+  std::erase_if(unfinished_, [](const std::shared_ptr<Entry>& entry) { return entry->complete; });
+}
+
+Communicator::Pending completed_transfer() {
+  class Completed final : public Transfer {
+    bool test() override { return true; }
+  };
+  return std::make_unique<Completed>();
+}
+
+}  // namespace annulus
