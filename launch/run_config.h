@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "parallel/layout.h"
+#include "runtime/core/dtype.h"
+#include "runtime/training/schedule.h"
+
+namespace annulus {
+
+enum class Activation : std::uint8_t { gelu_tanh, gelu_erf };
+enum class DeviceKind : std::uint8_t { cpu };
+enum class Progress : std::uint8_t { thread, poll };
+
+// The settings of a run, as its configuration file groups them. What each means, its unit and its limits stand once, in
+// launch/config_fields.cpp, which parses, checks and documents them (docs/configuration.md).
+
+struct DropoutConfig {
+  double embedding = 0, attention = 0, residual = 0;
+};
+
+struct ModelConfig {
+  std::int64_t layers = 12, hidden = 768, heads = 12, kv_heads = 0, head_dim = 0, ffn = 0;
+  std::int64_t vocabulary = 0, vocabulary_padding = 128, block_size = 0;
+  Activation activation = Activation::gelu_tanh;
+  double layer_norm_epsilon = 1e-5;
+  double initial_std = 0.02;
+  DropoutConfig dropout;
+};
+
+struct ParallelConfig {
+  std::int64_t tp = 1, cp = 1, dp = 0;
+  bool sequence_parallel = false;
+  RingLayout layout = RingLayout::zigzag;
+};
+
+struct DataConfig {
+  std::vector<std::string> files, validation_files;
+  double validation_fraction = 0;
+  bool shuffle = true;
+};
+
+struct BatchConfig {
+  std::int64_t sequence_length = 1024, global_sequences = 8, micro_sequences = 0;
+};
+
+struct OptimizerConfig {
+  double learning_rate = 6e-4, minimum_learning_rate = 0;
+  Decay schedule = Decay::cosine;
+  std::int64_t warmup_steps = 0, decay_steps = 0;
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1, clip_norm = 1;
+};
+
+struct TrainingConfig {
+  std::int64_t steps = 1000, seed = 1234, evaluate_every = 0, evaluate_batches = 10, export_every = 0;
+  std::string initial_weights;
+  DType dtype = DType::f32;
+};
+
+struct OutputConfig {
+  std::string folder;
+};
+
+struct DeviceConfig {
+  DeviceKind kind = DeviceKind::cpu;
+  std::int64_t threads = 0;
+};
+
+struct CommunicationConfig {
+  Progress progress = Progress::thread;
+  std::int64_t bucket_bytes = 25'000'000;
+};
+
+struct LogConfig {
+  std::string profile;
+};
+
+struct RunConfig {
+  ModelConfig model;
+  ParallelConfig parallel;
+  DataConfig data;
+  BatchConfig batch;
+  OptimizerConfig optimizer;
+  TrainingConfig training;
+  OutputConfig output;
+  DeviceConfig device;
+  CommunicationConfig communication;
+  LogConfig log;
+
+  std::int64_t ranks() const { return parallel.tp * parallel.cp * parallel.dp; }
+  std::int64_t micro_batches() const { return batch.global_sequences / (parallel.dp * batch.micro_sequences); }
+};
+
+/// The configuration in `text` (JSON; // and /* */ comments allowed) with `overrides` (`path=value`) on top, checked
+/// and resolved for `ranks` ranks: every 0 that stands for "what follows from the rest" is filled in, except the
+/// vocabulary, which the data tells. `name` is the file's, for messages. Throws ConfigError with every problem found.
+RunConfig parse_run_config(std::string_view text, std::string_view name, std::span<const std::string> overrides,
+                           std::int64_t ranks);
+
+/// The same of a file.
+RunConfig read_run_config(const std::filesystem::path& file, std::span<const std::string> overrides,
+                          std::int64_t ranks);
+
+/// The whole configuration as JSON; parses back to the same.
+std::string to_json(const RunConfig& config);
+
+/// docs/configuration.md: every setting with its type, default, limits and meaning.
+std::string configuration_reference();
+
+}  // namespace annulus
