@@ -1,0 +1,150 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+
+#include "runtime/core/tensor.h"
+#include "runtime/cpu/keep_mask.h"
+#include "runtime/cpu/tile_product.h"
+#include "runtime/ops/attention.h"
+
+namespace annulus {
+
+/// Queries, and keys, of a tile of scores.
+inline constexpr std::int64_t kAttentionTile = 64;
+
+/// Rows of a tile that share their number of visible keys, where a diagonal crosses it.
+inline constexpr std::int64_t kAttentionPanel = 12;
+
+constexpr std::int64_t attention_tiles(std::int64_t positions) {
+  return (positions + kAttentionTile - 1) / kAttentionTile;
+}
+
+/// Sizes of one attention step; `queries` and `keys` are positions of one sequence.
+struct AttentionSizes {
+  std::int64_t sequences, heads, kv_heads, head_dim, queries, keys;
+
+  AttentionSizes(const Attention& attention, const Shape& q, const Shape& kv)
+      : sequences(attention.shape().sequences),
+        heads(q.columns() / attention.shape().head_dim),
+        kv_heads(kv.columns() / 2 / attention.shape().head_dim),
+        head_dim(attention.shape().head_dim),
+        queries(q.rows() / sequences),
+        keys(kv.rows() / sequences) {}
+
+  std::int64_t group() const { return heads / kv_heads; }
+  double scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
+};
+
+/// What a block and a tile of query x key positions have in common. Every row of it sees at least one key: row i those
+/// of [key_begin, key_limit(i)).
+struct TileCut {
+  const AttentionBlock* block;
+  std::int64_t query_begin, query_end, key_begin, key_end;  ///< local positions
+
+  std::int64_t key_limit(std::int64_t query) const {
+    if (!block->causal) return key_end;
+    return std::min<std::int64_t>(key_end, query - block->query_begin + block->diagonal + 1 + block->key_begin);
+  }
+  /// The largest part of [query, query_end) that a product takes at once.
+  std::int64_t panel_end(std::int64_t query) const {
+    return key_limit(query) == key_end ? query_end : std::min(query + kAttentionPanel, query_end);
+  }
+  /// The first query that sees `key`.
+  std::int64_t first_query(std::int64_t key) const {
+    if (!block->causal) return query_begin;
+    return std::max<std::int64_t>(query_begin, key - block->key_begin - block->diagonal + block->query_begin);
+  }
+  /// The largest part of [key, key_end) that a product takes at once, with the queries from first_query(key) on.
+  std::int64_t key_panel_end(std::int64_t key) const {
+    return first_query(key_end - 1) == query_begin ? key_end : std::min(key + kAttentionPanel, key_end);
+  }
+  std::int64_t pairs() const {
+    std::int64_t sum = 0;
+    for (std::int64_t query = query_begin; query < query_end; ++query) sum += key_limit(query) - key_begin;
+    return sum;
+  }
+};
+
+/// Nothing where no query of the tile sees a key of it.
+inline std::optional<TileCut> cut_tile(const AttentionBlock& block, std::int64_t query_tile, std::int64_t key_tile) {
+  TileCut cut{&block, std::max<std::int64_t>(block.query_begin, query_tile * kAttentionTile),
+              std::min<std::int64_t>(block.query_end, (query_tile + 1) * kAttentionTile),
+              std::max<std::int64_t>(block.key_begin, key_tile * kAttentionTile),
+              std::min<std::int64_t>(block.key_end, (key_tile + 1) * kAttentionTile)};
+  cut.query_begin = cut.first_query(cut.key_begin);
+  if (cut.query_begin >= cut.query_end || cut.key_begin >= cut.key_end) return std::nullopt;
+  return cut;
+}
+
+/// Dropout of one sequence's probabilities.
+struct AttentionDropout {
+  DropoutRule rule;
+  std::uint32_t sequence = 0, head_offset = 0;
+
+  AttentionDropout(const Attention& attention, const Tensor& row_ids, const Tensor& step, std::int64_t first_row)
+      : rule{stream_key(attention.dropout().seed, attention.dropout().stream,
+                        static_cast<std::uint64_t>(step.as<std::int32_t>()[0])),
+             attention.dropout().rate},
+        sequence(static_cast<std::uint32_t>(row_ids.as<std::int32_t>()[2 * first_row])),
+        head_offset(static_cast<std::uint32_t>(attention.head_offset())) {}
+
+  bool active() const { return rule.rate > 0; }
+  /// Factors of the keys that `query` sees.
+  template <class T>
+  void factors(const TileCut& cut, std::int64_t head, std::int64_t query, T* to) const {
+    const AttentionBlock& block = *cut.block;
+    const std::int64_t position = block.query_position + (query - block.query_begin) * block.query_stride;
+    const std::int64_t first = block.key_position + (cut.key_begin - block.key_begin) * block.key_stride;
+    keep_factors(rule,
+                 {sequence, head_offset + static_cast<std::uint32_t>(head), static_cast<std::uint32_t>(position), 0}, 3,
+                 static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(block.key_stride),
+                 cut.key_limit(query) - cut.key_begin, to);
+  }
+};
+
+/// to[row][j] = from[row][j] * factor; padding of the `to_stride` columns, and rows up to `padded_rows`, become 0.
+template <class T>
+void pack_rows(const T* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns, T factor, T* to,
+               std::int64_t to_stride, std::int64_t padded_rows) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+#pragma omp simd
+    for (std::int64_t j = 0; j < columns; ++j) to[row * to_stride + j] = from[row * from_stride + j] * factor;
+    std::fill(to + row * to_stride + columns, to + (row + 1) * to_stride, T(0));
+  }
+  std::fill(to + std::min(rows, padded_rows) * to_stride, to + padded_rows * to_stride, T(0));
+}
+
+/// to[j][row] = from[row][j], with kAttentionTile columns of which those beyond `rows` become 0.
+template <class T>
+void pack_transposed(const T* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns, T* to) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t j = 0; j < columns; ++j) to[j * kAttentionTile + row] = from[row * from_stride + j];
+  }
+  for (std::int64_t j = 0; j < columns; ++j) {
+    std::fill(to + j * kAttentionTile + rows, to + (j + 1) * kAttentionTile, T(0));
+  }
+}
+
+/// Hands out parts of a workspace, each on a cache line of its own. With no memory it measures.
+class WorkspaceCarver {
+ public:
+  explicit WorkspaceCarver(std::byte* memory) : memory_(memory) {}
+
+  template <class T>
+  T* take(std::int64_t count) {
+    constexpr std::int64_t kLine = 64;
+    const std::int64_t at = used_;
+    used_ += (count * static_cast<std::int64_t>(sizeof(T)) + kLine - 1) / kLine * kLine;
+    return memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + at);
+  }
+  std::int64_t used() const { return used_; }
+
+ private:
+  std::byte* memory_;
+  std::int64_t used_ = 0;
+};
+
+}  // namespace annulus

@@ -1,0 +1,125 @@
+#include <cmath>
+#include <limits>
+
+#include "runtime/core/math.h"
+#include "runtime/cpu/kernels.h"
+#include "runtime/cpu/parallel.h"
+
+namespace annulus {
+namespace {
+
+/// The logits of one rank: columns [offset, offset + columns) of a vocabulary of which `valid` are real here.
+struct Shard {
+  std::int64_t rows, columns, valid, offset;
+};
+
+Shard shard_of(const Tensor& logits, const VocabularyShard& shard) {
+  const std::int64_t columns = logits.shape.columns();
+  const std::int64_t valid = std::clamp<std::int64_t>(shard.vocabulary - shard.offset, 0, columns);
+  return {logits.shape.rows(), columns, valid, shard.offset};
+}
+
+template <class Function>
+void for_each_row(const Shard& shard, const Function& function) {
+  parallel_ranges(shard.rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) function(row);
+  });
+}
+
+template <class T>
+T row_max(const T* logits, std::int64_t count) {
+  T largest = -std::numeric_limits<T>::infinity();
+#pragma omp simd reduction(max : largest)
+  for (std::int64_t j = 0; j < count; ++j) largest = logits[j] > largest ? logits[j] : largest;
+  return largest;
+}
+
+/// Sums in T within blocks, in double over them: vocabularies are long.
+template <class T>
+T row_sum_exp(const T* logits, T largest, std::int64_t count) {
+  constexpr std::int64_t kBlock = 1024;
+  double total = 0;
+  for (std::int64_t first = 0; first < count; first += kBlock) {
+    const std::int64_t last = std::min(first + kBlock, count);
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t j = first; j < last; ++j) sum += exponential(logits[j] - largest);
+    total += static_cast<double>(sum);
+  }
+  return static_cast<T>(total);
+}
+
+template <class T>
+void nll_grad_row(T* logits, T sum_exp, T largest, std::int64_t target, T weight, const Shard& shard) {
+  const T scale = weight / sum_exp;
+#pragma omp simd
+  for (std::int64_t j = 0; j < shard.valid; ++j) logits[j] = exponential(logits[j] - largest) * scale;
+  for (std::int64_t j = shard.valid; j < shard.columns; ++j) logits[j] = 0;
+  if (target >= 0 && target < shard.valid) logits[target] -= weight;
+}
+
+}  // namespace
+
+void run(const RowMax& op, const KernelArguments& arguments) {
+  const Tensor &logits = arguments.inputs[0], &largest = arguments.outputs[0];
+  const Shard shard = shard_of(logits, op.shard());
+  dispatch_float(logits.dtype, [&]<class T>(T) {
+    for_each_row(shard, [&](std::int64_t row) {
+      largest.as<T>()[row] = row_max(logits.as<T>() + row * shard.columns, shard.valid);
+    });
+  });
+}
+
+void run(const RowSumExp& op, const KernelArguments& arguments) {
+  const Tensor &logits = arguments.inputs[0], &largest = arguments.inputs[1], &sums = arguments.outputs[0];
+  const Shard shard = shard_of(logits, op.shard());
+  dispatch_float(logits.dtype, [&]<class T>(T) {
+    for_each_row(shard, [&](std::int64_t row) {
+      sums.as<T>()[row] = row_sum_exp(logits.as<T>() + row * shard.columns, largest.as<T>()[row], shard.valid);
+    });
+  });
+}
+
+void run(const RowTarget& op, const KernelArguments& arguments) {
+  const Tensor &logits = arguments.inputs[0], &targets = arguments.inputs[1], &values = arguments.outputs[0];
+  const Shard shard = shard_of(logits, op.shard());
+  dispatch_float(logits.dtype, [&]<class T>(T) {
+    for_each_row(shard, [&](std::int64_t row) {
+      const std::int64_t target = targets.as<std::int32_t>()[row] - shard.offset;
+      const bool owned = target >= 0 && target < shard.valid;
+      values.as<T>()[row] = owned ? logits.as<T>()[row * shard.columns + target] : T(0);
+    });
+  });
+}
+
+void run(const Nll&, const KernelArguments& arguments) {
+  const Tensor &sum_exp = arguments.inputs[1], &largest = arguments.inputs[2], &target_logit = arguments.inputs[3];
+  const Tensor &weights = arguments.inputs[5], &sums = arguments.outputs[0];
+  dispatch_float(weights.dtype, [&]<class T>(T) {
+    double loss = 0, weight_sum = 0;
+    for (std::int64_t row = 0; row < weights.elements(); ++row) {
+      const double weight = static_cast<double>(weights.as<T>()[row]);
+      if (weight == 0) continue;
+      const double log_sum =
+          std::log(static_cast<double>(sum_exp.as<T>()[row])) + static_cast<double>(largest.as<T>()[row]);
+      loss += weight * (log_sum - static_cast<double>(target_logit.as<T>()[row]));
+      weight_sum += weight;
+    }
+    sums.as<double>()[0] = loss;
+    sums.as<double>()[1] = weight_sum;
+  });
+}
+
+void run(const NllGrad& op, const KernelArguments& arguments) {
+  const Tensor &sum_exp = arguments.inputs[1], &largest = arguments.inputs[2], &targets = arguments.inputs[3];
+  const Tensor &weights = arguments.inputs[4], &logits = arguments.outputs[0];
+  const Shard shard = shard_of(logits, op.shard());
+  dispatch_float(logits.dtype, [&]<class T>(T) {
+    for_each_row(shard, [&](std::int64_t row) {
+      nll_grad_row(logits.as<T>() + row * shard.columns, sum_exp.as<T>()[row], largest.as<T>()[row],
+                   targets.as<std::int32_t>()[row] - shard.offset, weights.as<T>()[row], shard);
+    });
+  });
+}
+
+}  // namespace annulus

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "runtime/core/random.h"
+
+namespace annulus {
+
+/// Which elements dropout keeps, as factors: 0, or 1 / (1 - rate).
+struct DropoutRule {
+  PhiloxKey key{};
+  double rate = 0;
+
+  /// An element is kept where its 32 random bits reach this.
+  std::uint64_t threshold() const { return static_cast<std::uint64_t>(std::ceil(rate * 0x1p32)); }
+};
+
+/// 32-bit words of Philox for many counters at once: element i of `words` is word (x % 4) of the counter `fixed` with x
+/// / 4 written into its field `field`, where x = first + i * stride.
+void philox_words(PhiloxKey key, PhiloxCounter fixed, int field, std::uint32_t first, std::uint32_t stride,
+                  std::int64_t count, std::uint32_t* words);
+
+/// The factors of `count` elements whose counters run as in `philox_words`.
+template <class T>
+void keep_factors(const DropoutRule& rule, PhiloxCounter fixed, int field, std::uint32_t first, std::uint32_t stride,
+                  std::int64_t count, T* factors) {
+  constexpr std::int64_t kChunk = 256;
+  std::uint32_t words[kChunk];
+  const std::uint64_t threshold = rule.threshold();
+  const T kept = static_cast<T>(1 / (1 - rule.rate));
+  for (std::int64_t begin = 0; begin < count; begin += kChunk) {
+    const std::int64_t size = begin + kChunk < count ? kChunk : count - begin;
+    philox_words(rule.key, fixed, field, first + static_cast<std::uint32_t>(begin) * stride, stride, size, words);
+#pragma omp simd
+    for (std::int64_t i = 0; i < size; ++i) factors[begin + i] = words[i] >= threshold ? kept : T(0);
+  }
+}
+
+}  // namespace annulus

@@ -1,0 +1,124 @@
+#include "runtime/cpu/matmul.h"
+
+#include <cblas.h>
+
+#include <algorithm>
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <string>
+#include <tuple>
+
+#include "runtime/cpu/parallel.h"
+
+namespace annulus {
+namespace {
+
+struct ProductKey {
+  Matmul::Form form;
+  Matmul::Sizes sizes;
+  auto tie() const { return std::tuple(form, sizes.m, sizes.n, sizes.k); }
+  bool operator<(const ProductKey& other) const { return tie() < other.tie(); }
+};
+
+/// A product prepared by oneDNN, with the memory objects that each call points at its tensors.
+struct Product {
+  dnnl::matmul primitive;
+  dnnl::memory a, b, c, scratchpad;
+  std::int64_t scratchpad_bytes = 0;
+};
+
+/// A row-major matrix of `rows` x `columns`, or the transpose of one of `columns` x `rows`.
+dnnl::memory::desc matrix(std::int64_t rows, std::int64_t columns, bool transposed) {
+  using Dims = dnnl::memory::dims;
+  return {Dims{rows, columns}, dnnl::memory::data_type::f32, transposed ? Dims{1, rows} : Dims{columns, 1}};
+}
+
+Product prepare(const ProductKey& key, const dnnl::engine& engine) {
+  const auto [m, n, k] = key.sizes;
+  const auto a = matrix(m, k, key.form == Matmul::Form::tn), b = matrix(k, n, key.form == Matmul::Form::nt);
+  const auto c = matrix(m, n, false);
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::matmul::primitive_desc description(engine, a, b, c, attributes);
+#else
+  const dnnl::matmul::primitive_desc description({a, b, c}, attributes, engine);
+#endif
+  const auto scratchpad = description.scratchpad_desc();
+  Product product{dnnl::matmul(description), {}, {}, {}, {}, static_cast<std::int64_t>(scratchpad.get_size())};
+  product.a = dnnl::memory(a, engine, DNNL_MEMORY_NONE);
+  product.b = dnnl::memory(b, engine, DNNL_MEMORY_NONE);
+  product.c = dnnl::memory(c, engine, DNNL_MEMORY_NONE);
+  product.scratchpad = dnnl::memory(scratchpad, engine, DNNL_MEMORY_NONE);
+  return product;
+}
+
+/// Rows of c are shared out: the library has no threads of its own.
+void product_f64(Matmul::Form form, const Matmul::Sizes& sizes, const double* a, const double* b, double* c) {
+  const auto [m, n, k] = sizes;
+  const bool left_transposed = form == Matmul::Form::tn, right_transposed = form == Matmul::Form::nt;
+  parallel_ranges(m, 8, [=, m = m, n = n, k = k](std::int64_t begin, std::int64_t end) {
+    const auto as_int = [](std::int64_t size) { return static_cast<int>(size); };
+    cblas_dgemm(CblasRowMajor, left_transposed ? CblasTrans : CblasNoTrans,
+                right_transposed ? CblasTrans : CblasNoTrans, as_int(end - begin), as_int(n), as_int(k), 1.0,
+                left_transposed ? a + begin : a + begin * k, as_int(left_transposed ? m : k), b,
+                as_int(right_transposed ? k : n), 0.0, c + begin * n, as_int(n));
+  });
+}
+
+bool is_empty(const Matmul::Sizes& sizes) { return sizes.m == 0 || sizes.n == 0 || sizes.k == 0; }
+
+}  // namespace
+
+struct ProductCache::Library {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::map<ProductKey, Product> products;
+
+  Product& find(const ProductKey& key) {
+    const auto found = products.find(key);
+    if (found != products.end()) return found->second;
+    try {
+      return products.emplace(key, prepare(key, engine)).first->second;
+    } catch (const dnnl::error& error) {
+      const auto [m, n, k] = key.sizes;
+      throw DeviceError("oneDNN cannot prepare the product of m=" + std::to_string(m) + " n=" + std::to_string(n) +
+                        " k=" + std::to_string(k) + ": " + error.what());
+    }
+  }
+};
+
+ProductCache::ProductCache() : library_(std::make_unique<Library>()) {}
+ProductCache::~ProductCache() = default;
+
+std::int64_t ProductCache::workspace_bytes(const Matmul& op, const ValueType& a, const ValueType& b) {
+  const Matmul::Sizes sizes = op.sizes(a.shape, b.shape);
+  if (a.dtype != DType::f32 || is_empty(sizes)) return 0;
+  return library_->find({op.form(), sizes}).scratchpad_bytes;
+}
+
+void ProductCache::run(const Matmul& op, const KernelArguments& arguments) {
+  const Tensor &a = arguments.inputs[0], &b = arguments.inputs[1], &c = arguments.outputs[0];
+  const Matmul::Sizes sizes = op.sizes(a.shape, b.shape);
+  if (is_empty(sizes)) {  // oneDNN would leave c as it was
+    std::fill_n(c.data, c.bytes(), std::byte{0});
+    return;
+  }
+  arguments.counters->product_flops += 2.0 * static_cast<double>(sizes.m * sizes.n * sizes.k);
+  if (c.dtype == DType::f64) {
+    product_f64(op.form(), sizes, a.as<double>(), b.as<double>(), c.as<double>());
+    return;
+  }
+  Product& product = library_->find({op.form(), sizes});
+  product.a.set_data_handle(a.as<float>());
+  product.b.set_data_handle(b.as<float>());
+  product.c.set_data_handle(c.as<float>());
+  product.scratchpad.set_data_handle(arguments.workspace);
+  product.primitive.execute(library_->stream, {{DNNL_ARG_SRC, product.a},
+                                               {DNNL_ARG_WEIGHTS, product.b},
+                                               {DNNL_ARG_DST, product.c},
+                                               {DNNL_ARG_SCRATCHPAD, product.scratchpad}});
+  library_->stream.wait();
+}
+
+}  // namespace annulus
