@@ -12,7 +12,7 @@ constexpr std::int64_t kBlock = 2048;  // elements; a block of sums stays in the
 template <class T>
 T maximum(T one, T other) {
   if constexpr (std::is_floating_point_v<T>) {
-    return one >= other || one != one ? one : other;
+    return (one >= other) | (one != one) ? one : other;
   } else {
     return std::max(one, other);
   }
