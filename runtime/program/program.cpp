@@ -81,13 +81,19 @@ std::vector<ValueType> Program::infer(const OpDefinition& definition, const std:
   return outputs;
 }
 
-std::vector<ValueId> Program::emit(OpPointer definition, std::vector<ValueId> inputs) {
+std::vector<ValueId> Program::emit(OpPointer definition, std::vector<ValueId> inputs, std::vector<ValueId> outputs) {
   const std::vector<ValueType> types = infer(*definition, inputs);
-  std::vector<ValueId> outputs;
-  for (const ValueType& output : types) {
-    const auto id = static_cast<ValueId>(values_.size());
-    values_.push_back({fmt::format("%{}", id), output, Role::activation, op_count()});
-    outputs.push_back(id);
+  outputs.resize(types.size(), kNoValue);
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    if (outputs[i] == kNoValue) {
+      outputs[i] = static_cast<ValueId>(values_.size());
+      values_.push_back({fmt::format("%{}", outputs[i]), types[i], Role::activation, op_count()});
+    } else if (types[i] != type(outputs[i])) {
+      throw PlacementError(fmt::format("{}: {} is {}, and the op that now makes it gives {}", definition->name(),
+                                       value(outputs[i]).name, describe(mesh_, type(outputs[i])),
+                                       describe(mesh_, types[i])));
+    }
+    values_[static_cast<std::size_t>(outputs[i])].producer = op_count();
   }
   ops_.push_back({std::move(definition), std::move(inputs), outputs, scope_, phase_, segment_});
   return outputs;
@@ -97,20 +103,6 @@ ValueId Program::emit_one(OpPointer definition, std::vector<ValueId> inputs) {
   const std::vector<ValueId> outputs = emit(std::move(definition), std::move(inputs));
   if (outputs.size() != 1) throw InternalError("emit_one: the op has several outputs");
   return outputs.front();
-}
-
-void Program::emit_into(OpPointer definition, std::vector<ValueId> inputs, std::vector<ValueId> outputs) {
-  const std::vector<ValueType> types = infer(*definition, inputs);
-  if (types.size() != outputs.size())
-    throw InternalError(fmt::format("{}: wrong number of outputs", definition->name()));
-  for (std::size_t i = 0; i < types.size(); ++i) {
-    if (types[i] != type(outputs[i]))
-      throw PlacementError(fmt::format("{}: {} is {}, and the op that now makes it gives {}", definition->name(),
-                                       value(outputs[i]).name, describe(mesh_, type(outputs[i])),
-                                       describe(mesh_, types[i])));
-    values_[static_cast<std::size_t>(outputs[i])].producer = op_count();
-  }
-  ops_.push_back({std::move(definition), std::move(inputs), std::move(outputs), scope_, phase_, segment_});
 }
 
 void Program::begin_segment(const std::string& name, int repeat) {

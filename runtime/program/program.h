@@ -51,12 +51,11 @@ class Program {
   ValueId find_leaf(const std::string& name) const;
   const std::map<std::string, ValueId>& leaves() const { return leaves_; }
 
-  /// Records an op; returns its outputs.
-  std::vector<ValueId> emit(OpPointer definition, std::vector<ValueId> inputs);
+  /// Records an op; returns its outputs. `outputs` (for rewrites) names values that exist already and that the op now
+  /// makes: their types must be what it infers; kNoValue among them stands for a new value.
+  std::vector<ValueId> emit(OpPointer definition, std::vector<ValueId> inputs, std::vector<ValueId> outputs = {});
   /// The same for an op of one output.
   ValueId emit_one(OpPointer definition, std::vector<ValueId> inputs);
-  /// Records an op that makes values which exist already (rewrites): their types must be what the op infers.
-  void emit_into(OpPointer definition, std::vector<ValueId> inputs, std::vector<ValueId> outputs);
 
   /// Ops emitted from now on belong to a new segment.
   void begin_segment(const std::string& name, int repeat);

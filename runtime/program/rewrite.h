@@ -11,7 +11,7 @@ namespace annulus {
 /// arXiv 2205.05198, section 4.2.2). Results are the same bits.
 void recompute(Program& program, const std::function<bool(const Op&)>& chosen);
 
-/// Replaces each op that `expand` handles: it emits the replacement, whose last ops make the old outputs (`emit_into`),
+/// Replaces each op that `expand` handles: it emits the replacement, whose last ops make the old outputs,
 /// and returns true; or returns false, and the op stays.
 void lower(Program& program, const std::function<bool(Program&, const Op&)>& expand);
 

@@ -31,7 +31,7 @@ void hoist_collectives(Program& program) {
   for (Op& op : program.take_ops()) {
     const auto call = op.definition->collective();
     std::size_t at = order.size();
-    if (call) {
+    if (call && call->kind != CollectiveKind::shift) {
       while (at > 0) {
         const Op& before = order[at - 1];
         const auto other = before.definition->collective();

@@ -8,7 +8,8 @@ namespace annulus {
 
 /// Moves every collective forward in the list, to just behind the last op that it depends on, so that what is recorded
 /// behind it can run while it does. Collectives over the same axes keep their order, and the result depends on the list
-/// alone, never on costs: it is the same on all ranks.
+/// alone, never on costs: it is the same on all ranks. Ring hops stay where the ring put them: one block ahead, no
+/// more.
 void hoist_collectives(Program& program);
 
 /// Who runs an op, and what it waits for. Lane 0 computes, in list order; each set of axes that some collective uses

@@ -1,0 +1,95 @@
+#include "model/parameters.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+#include "runtime/core/random.h"
+
+namespace annulus {
+namespace {
+
+/// Calls `run(local, global, count)` for each run of elements that lie side by side both in this rank's shard and in
+/// the whole value: element offsets, count elements, padding left out. Works for any sharding of any dims.
+void for_each_run(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type,
+                  const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& run) {
+  const int rank = type.shape.rank();
+  Shape index = type.shape;
+  for (int dim = 0; dim < rank; ++dim) index[dim] = 0;
+  std::int64_t offsets[Shape::kMaxRank];
+  for (int dim = 0; dim < rank; ++dim) offsets[dim] = shard_offset(mesh, type, dim);
+  const std::int64_t length = type.shape[rank - 1];
+  const std::int64_t runs = type.shape.elements(0, rank - 1);
+  for (std::int64_t r = 0; r < runs; ++r) {
+    std::int64_t left = r, global = 0;
+    for (int dim = rank - 2; dim >= 0; --dim) {
+      index[dim] = left % type.shape[dim];
+      left /= type.shape[dim];
+    }
+    bool padding = false;
+    for (int dim = 0; dim + 1 < rank; ++dim) {
+      const std::int64_t at = index[dim] + offsets[dim];
+      padding = padding || at >= parameter.shape[dim];
+      global = global * parameter.shape[dim] + at;
+    }
+    const std::int64_t count = std::clamp<std::int64_t>(parameter.shape[rank - 1] - offsets[rank - 1], 0, length);
+    if (!padding && count > 0) run(r * length, global * parameter.shape[rank - 1] + offsets[rank - 1], count);
+  }
+}
+
+}  // namespace
+
+ValueId ParameterTable::get(const std::string& name, const Shape& shape, const Options& options) {
+  const std::string full = program_.scope().empty() ? name : program_.scope() + "." + name;
+  Shape padded = shape;
+  if (options.padded_rows != 0) padded[0] = options.padded_rows;
+  const ValueId value = program_.leaf(full, Role::parameter, dtype_, padded, options.places);
+  const bool known =
+      std::any_of(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.value == value; });
+  if (!known)
+    parameters_.push_back(
+        {full, value, shape, padded[0], options.initializer, shape.rank() > 1 ? WeightDecay::on : WeightDecay::off});
+  return value;
+}
+
+std::vector<double> initial_values(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type,
+                                   std::uint64_t seed) {
+  std::vector<double> values(static_cast<std::size_t>(type.shape.elements()), 0.0);
+  const PhiloxKey key = stream_key(seed, "initial." + parameter.name);
+  for_each_run(mesh, parameter, type, [&](std::int64_t local, std::int64_t global, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      double& value = values[static_cast<std::size_t>(local + i)];
+      switch (parameter.initializer.kind) {
+        case Initializer::Kind::zeros:
+          value = 0;
+          break;
+        case Initializer::Kind::ones:
+          value = 1;
+          break;
+        case Initializer::Kind::normal:
+          value = parameter.initializer.std * normal(key, static_cast<std::uint64_t>(global + i));
+          break;
+      }
+    }
+  });
+  return values;
+}
+
+void take_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* whole,
+                std::byte* local) {
+  const std::int64_t size = size_of(type.dtype);
+  std::memset(local, 0, static_cast<std::size_t>(type.bytes()));
+  for_each_run(mesh, parameter, type, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+    std::memcpy(local + to * size, whole + from * size, static_cast<std::size_t>(count * size));
+  });
+}
+
+void put_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* local,
+               std::byte* whole) {
+  const std::int64_t size = size_of(type.dtype);
+  for_each_run(mesh, parameter, type, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+    std::memcpy(whole + to * size, local + from * size, static_cast<std::size_t>(count * size));
+  });
+}
+
+}  // namespace annulus

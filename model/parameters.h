@@ -1,0 +1,62 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "parallel/linear.h"
+
+namespace annulus {
+
+/// How a parameter begins.
+struct Initializer {
+  enum class Kind : std::uint8_t { zeros, ones, normal } kind = Kind::zeros;
+  double std = 0;
+};
+
+enum class WeightDecay : std::uint8_t { off, on };
+
+/// A trained weight. Initial values, files and norms use `shape`, the whole and unpadded one; the program's value may
+/// have more rows (`padded_rows`), which stay zero.
+struct Parameter {
+  std::string name;
+  ValueId value = kNoValue;
+  Shape shape;
+  std::int64_t padded_rows = 0;
+  Initializer initializer;
+  WeightDecay decay = WeightDecay::off;
+};
+
+/// The parameters of a model, in the order in which its code first asked for them.
+class ParameterTable {
+ public:
+  ParameterTable(Program& program, DType dtype) : program_(program), dtype_(dtype) {}
+
+  struct Options {
+    Placements places{};
+    Initializer initializer;
+    std::int64_t padded_rows = 0;  ///< 0: as many as the shape has
+  };
+  /// The weight `name` below the program's scope; declared by the first call. Matrices decay, vectors do not.
+  ValueId get(const std::string& name, const Shape& shape, const Options& options);
+
+  const std::vector<Parameter>& all() const { return parameters_; }
+  DType dtype() const { return dtype_; }
+
+ private:
+  Program& program_;
+  DType dtype_;
+  std::vector<Parameter> parameters_;
+};
+
+/// This rank's shard of a parameter's initial value, as f64: a function of seed, name and global index alone.
+std::vector<double> initial_values(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type,
+                                   std::uint64_t seed);
+
+/// Copies this rank's shard of `whole` (the unpadded, whole value, elements of `element_bytes`) into `local`; rows of
+/// padding become zero. And the other way round: the shard's elements to their places in `whole`.
+void take_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* whole,
+                std::byte* local);
+void put_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* local,
+               std::byte* whole);
+
+}  // namespace annulus

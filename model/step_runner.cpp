@@ -1,0 +1,91 @@
+#include "model/step_runner.h"
+
+namespace annulus {
+
+void write_floats(Executor& executor, ValueId id, std::span<const double> values) {
+  dispatch_float(executor.program().type(id).dtype, [&](auto zero) {
+    const std::vector<decltype(zero)> converted(values.begin(), values.end());
+    executor.write(id, converted.data());
+  });
+}
+
+std::vector<double> read_floats(const Executor& executor, ValueId id) {
+  const ValueType& type = executor.program().type(id);
+  return dispatch_float(type.dtype, [&](auto zero) {
+    std::vector<decltype(zero)> raw(static_cast<std::size_t>(type.shape.elements()));
+    executor.read(id, raw.data());
+    return std::vector<double>(raw.begin(), raw.end());
+  });
+}
+
+void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch& batch, std::int64_t step_number) {
+  executor.write(inputs.ids, batch.ids.data());
+  executor.write(inputs.targets, batch.targets.data());
+  executor.write(inputs.positions, batch.positions.data());
+  executor.write(inputs.row_ids, batch.row_ids.data());
+  write_floats(executor, inputs.weights, batch.weights);
+  const auto step = static_cast<std::int32_t>(step_number);
+  executor.write(inputs.step, &step);
+}
+
+StepRunner::StepRunner(const MeshAxes& mesh, const StepOptions& options, Tail tail, Device& device,
+                       CommunicatorLookup communicators, ExecutorOptions executor_options)
+    : options_(options),
+      step_(record_train_step(mesh, options_, tail)),
+      executor_(step_.program, device, std::move(communicators), executor_options) {}
+
+void StepRunner::initialize() {
+  for (const Parameter& parameter : step_.parameters)
+    write_floats(executor_, parameter.value,
+                 initial_values(mesh(), parameter, step_.program.type(parameter.value), options_.seed));
+  for (const auto* moments : {&step_.first_moments, &step_.second_moments})
+    for (const auto& [parameter, moment] : *moments)
+      write_floats(executor_, moment,
+                   std::vector<double>(static_cast<std::size_t>(step_.program.type(moment).shape.elements())));
+}
+
+void StepRunner::load(const Parameter& parameter, const std::byte* whole) {
+  const ValueType& type = step_.program.type(parameter.value);
+  std::vector<std::byte> local(static_cast<std::size_t>(type.bytes()));
+  take_shard(mesh(), parameter, type, whole, local.data());
+  executor_.write(parameter.value, local.data());
+}
+
+void StepRunner::store(const Parameter& parameter, std::byte* whole) const {
+  const ValueType& type = step_.program.type(parameter.value);
+  std::vector<std::byte> local(static_cast<std::size_t>(type.bytes()));
+  executor_.read(parameter.value, local.data());
+  put_shard(mesh(), parameter, type, local.data(), whole);
+}
+
+const StepTrace& StepRunner::run(std::int64_t step_number, const StepHyper& hyper, const SequenceReader& read,
+                                 Overlap overlap) {
+  const auto bind_segment = [&](const Segment& segment, int iteration) {
+    if (segment.name == "body")
+      bind(iteration, step_number, read);
+    else if (segment.name == "last_body")
+      bind(options_.micro_batches - 1, step_number, read);
+    else if (segment.name == "tail" && step_.hyper != kNoValue)
+      write_floats(executor_, step_.hyper,
+                   std::array{hyper.learning_rate, hyper.bias_correction1, hyper.bias_correction2, 0.0});
+  };
+  return executor_.run(bind_segment, overlap);
+}
+
+void StepRunner::bind(int micro_batch, std::int64_t step_number, const SequenceReader& read) {
+  bind_batch(executor_, step_.inputs, assemble_batch(mesh(), options_, micro_batch, read), step_number);
+}
+
+StepSummary StepRunner::summary() const {
+  const std::vector<double> values = read_floats(executor_, step_.summary);
+  return {values[1], values[2], values[3]};
+}
+
+std::vector<double> StepRunner::gradient(const Parameter& parameter) const {
+  std::vector<double> values = read_floats(executor_, step_.gradients.at(parameter.value));
+  const double weights = summary().loss_weights;
+  for (double& value : values) value /= weights;
+  return values;
+}
+
+}  // namespace annulus

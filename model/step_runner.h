@@ -1,0 +1,62 @@
+#pragma once
+
+#include <array>
+
+#include "model/batch.h"
+#include "runtime/execute/executor.h"
+
+namespace annulus {
+
+/// What a step reports of itself, equal on all ranks.
+struct StepSummary {
+  double gradient_norm = 0;
+  double loss = 0;
+  double loss_weights = 0;  ///< sum over the global batch
+};
+
+/// The values of AdamW that change from step to step.
+struct StepHyper {
+  double learning_rate = 0;
+  double bias_correction1 = 1, bias_correction2 = 1;  ///< 1 - beta^t
+};
+
+/// One rank's training step: the recorded program, its executor, its weights.
+class StepRunner {
+ public:
+  StepRunner(const MeshAxes& mesh, const StepOptions& options, Tail tail, Device& device,
+             CommunicatorLookup communicators, ExecutorOptions executor_options = {});
+
+  const TrainStep& step() const { return step_; }
+  Executor& executor() { return executor_; }
+  const Executor& executor() const { return executor_; }
+  const MeshAxes& mesh() const { return step_.program.mesh(); }
+  const StepOptions& options() const { return options_; }
+
+  /// Fills weights from the seed, moments with zeros.
+  void initialize();
+  /// This rank's shard of a parameter, taken from or put into the whole unpadded value (elements of the step's dtype).
+  void load(const Parameter& parameter, const std::byte* whole);
+  void store(const Parameter& parameter, std::byte* whole) const;
+
+  const StepTrace& run(std::int64_t step_number, const StepHyper& hyper, const SequenceReader& read,
+                       Overlap overlap = Overlap::on);
+  StepSummary summary() const;
+  /// This rank's shard of the mean gradient of the last step, as f64; for steps recorded with Tail::gradients.
+  std::vector<double> gradient(const Parameter& parameter) const;
+
+ private:
+  void bind(int micro_batch, std::int64_t step_number, const SequenceReader& read);
+
+  StepOptions options_;
+  TrainStep step_;
+  Executor executor_;
+};
+
+/// Writes a vector of f64 to a float value of the executor, in its dtype; and reads one.
+void write_floats(Executor& executor, ValueId id, std::span<const double> values);
+std::vector<double> read_floats(const Executor& executor, ValueId id);
+
+/// Binds a micro-batch's inputs.
+void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch& batch, std::int64_t step_number);
+
+}  // namespace annulus

@@ -1,0 +1,153 @@
+#include "model/train_step.h"
+
+#include "parallel/gradient_reduction.h"
+#include "parallel/ring_attention.h"
+#include "runtime/program/schedule.h"
+
+namespace annulus {
+namespace {
+
+using Gradients = std::map<ValueId, ValueId>;
+
+class StepRecorder {
+ public:
+  StepRecorder(const MeshAxes& mesh, const StepOptions& options)
+      : program_(mesh), recorder_(program_), parameters_(program_, options.dtype), options_(options) {}
+
+  EvaluateStep evaluate() {
+    program_.begin_segment("evaluate", 1);
+    const ValueId sums = recorder_.all_reduce(forward(false), mesh_axis::kData);
+    finish();
+    return {std::move(program_), parameters_.all(), inputs_, sums};
+  }
+
+  TrainStep train(Tail tail) {
+    Gradients accumulators;
+    ValueId sums_accumulator = kNoValue;
+    if (options_.micro_batches > 1) {
+      declare_accumulators(accumulators, sums_accumulator);
+      clear(accumulators, sums_accumulator);
+      program_.begin_segment("body", options_.micro_batches - 1);
+      backward_accumulated(accumulators, sums_accumulator);
+    }
+    program_.begin_segment("last_body", 1);
+    auto [gradients, sums] =
+        options_.micro_batches > 1 ? backward_accumulated(accumulators, sums_accumulator) : backward();
+    gradients = reduce_gradients(program_, gradients, options_.bucket_bytes);
+    TrainStep step{Program(program_.mesh()), {}, gradients, {}, {}, {}, kNoValue, kNoValue};
+    record_tail(step, sums, tail);
+    finish();
+    step.program = std::move(program_);
+    step.parameters = parameters_.all();
+    step.inputs = inputs_;
+    return step;
+  }
+
+ private:
+  struct Backward {
+    Gradients gradients;
+    ValueId sums;
+  };
+
+  ValueId forward(bool training) {
+    program_.set_phase(Phase::forward);
+    program_.set_scope("");
+    inputs_ = declare_inputs(program_, options_.dtype, options_.micro_sequences, options_.sequence_length);
+    ModelContext context{recorder_,
+                         parameters_,
+                         TensorParallel(recorder_, options_.sequence_parallel),
+                         options_.model,
+                         options_.micro_sequences,
+                         options_.seed,
+                         training};
+    return decoder_loss(context, inputs_);
+  }
+
+  Backward backward() {
+    const int first = program_.op_count();
+    const ValueId sums = forward(true);
+    return {differentiate(program_, sums, first, gradient_ops()), sums};
+  }
+
+  Backward backward_accumulated(const Gradients& accumulators, ValueId sums_accumulator) {
+    const Backward now = backward();
+    Gradients sums = accumulate_gradients(program_, now.gradients, accumulators);
+    program_.set_scope("");
+    return {std::move(sums), program_.emit_one(std::make_shared<Accumulate>(), {sums_accumulator, now.sums})};
+  }
+
+  /// Accumulators have the placements of the gradients that one micro-batch leaves, which a trial recording tells.
+  void declare_accumulators(Gradients& accumulators, ValueId& sums_accumulator) {
+    StepRecorder trial(program_.mesh(), options_);
+    const Backward once = trial.backward();
+    forward_leaves();
+    for (const Parameter& parameter : trial.parameters_.all()) {
+      const ValueType& type = trial.program_.type(once.gradients.at(parameter.value));
+      accumulators[program_.find_leaf(parameter.name)] = state("accumulated." + parameter.name, type);
+    }
+    sums_accumulator = state("accumulated.sums", trial.program_.type(once.sums));
+  }
+
+  /// Declares parameters and inputs without keeping ops.
+  void forward_leaves() {
+    forward(true);
+    program_.take_ops();
+  }
+
+  ValueId state(const std::string& name, const ValueType& like) {
+    return program_.leaf(name, Role::state, like.dtype, global_shape(program_.mesh(), like), like.places);
+  }
+
+  void clear(const Gradients& accumulators, ValueId sums_accumulator) {
+    program_.begin_segment("clear", 1);
+    program_.set_scope("accumulators");
+    for (const auto& [parameter, accumulator] : accumulators)
+      program_.emit_one(std::make_shared<Zero>(), {accumulator});
+    program_.emit_one(std::make_shared<Zero>(), {sums_accumulator});
+  }
+
+  void record_tail(TrainStep& step, ValueId sums, Tail tail) {
+    program_.begin_segment("tail", 1);
+    program_.set_phase(Phase::update);
+    program_.set_scope("norm");
+    const ValueId squares = global_sum_squares(program_, step.gradients);
+    const ValueId total = recorder_.all_reduce(sums, mesh_axis::kData);
+    step.summary = program_.emit_one(std::make_shared<Clip>(options_.clip_norm), {squares, total});
+    if (tail == Tail::gradients) return;
+    program_.set_scope("optimizer");
+    step.hyper = program_.leaf("inputs.hyper", Role::input, DType::f64, {4});
+    for (const Parameter& parameter : parameters_.all()) {
+      AdamW::Options options = options_.optimizer;
+      if (parameter.decay == WeightDecay::off) options.weight_decay = 0;
+      const ValueType type = program_.type(parameter.value);
+      const ValueId first = step.first_moments[parameter.value] = state("first_moment." + parameter.name, type);
+      const ValueId second = step.second_moments[parameter.value] = state("second_moment." + parameter.name, type);
+      program_.emit(std::make_shared<AdamW>(options),
+                    {parameter.value, step.gradients.at(parameter.value), first, second, step.summary, step.hyper});
+    }
+  }
+
+  void finish() {
+    if (options_.sequence_parallel == SequenceParallel::on) gather_again(program_);
+    expand_ring_attention(program_, options_.layout, options_.sequence_length);
+    hoist_collectives(program_);
+  }
+
+  Program program_;
+  Recorder recorder_;
+  ParameterTable parameters_;
+  const StepOptions& options_;
+  BatchInputs inputs_;
+};
+
+}  // namespace
+
+TrainStep record_train_step(const MeshAxes& mesh, const StepOptions& options, Tail tail) {
+  return StepRecorder(mesh, options).train(tail);
+}
+
+EvaluateStep record_evaluate_step(const MeshAxes& mesh, const StepOptions& options) {
+  return StepRecorder(mesh, options).evaluate();
+}
+
+}  // namespace annulus
