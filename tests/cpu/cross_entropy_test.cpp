@@ -1,0 +1,96 @@
+#include "runtime/ops/cross_entropy.h"
+
+#include <limits>
+
+#include "tests/cpu/support.h"
+
+namespace annulus::testing {
+namespace {
+
+template <class T>
+class CrossEntropyTest : public FloatKernelTest<T> {};
+TYPED_TEST_SUITE(CrossEntropyTest, FloatTypes);
+
+/// The unnormalised loss of whole rows of `vocabulary` logits.
+double loss_of(const Numbers& logits, const Operand& targets, const Numbers& weights, std::size_t vocabulary) {
+  Operand ids = targets;
+  double loss = 0;
+  for (std::size_t row = 0; row < weights.size(); ++row) {
+    const double* of_row = logits.data() + row * vocabulary;
+    const double largest = *std::max_element(of_row, of_row + vocabulary);
+    double sum = 0;
+    for (std::size_t j = 0; j < vocabulary; ++j) sum += std::exp(of_row[j] - largest);
+    loss += weights[row] * (std::log(sum) + largest - of_row[ids.tensor().as<std::int32_t>()[row]]);
+  }
+  return loss;
+}
+
+/// Columns [first, first + count) of rows of `width`, with `padding` beyond.
+Numbers columns_of(const Numbers& rows, std::int64_t width, std::int64_t first, std::int64_t count, double padding) {
+  Numbers part;
+  for (std::int64_t row = 0; row < static_cast<std::int64_t>(rows.size()) / width; ++row) {
+    for (std::int64_t j = first; j < first + count; ++j) {
+      part.push_back(j < width ? rows[static_cast<std::size_t>(row * width + j)] : padding);
+    }
+  }
+  return part;
+}
+
+Numbers merged(Numbers a, const Numbers& b, const std::function<double(double, double)>& merge) {
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = merge(a[i], b[i]);
+  return a;
+}
+
+/// A vocabulary in shards, padded by large numbers that nobody may see, as the model runs it: with reductions between.
+TYPED_TEST(CrossEntropyTest, ShardedAndPadded) {
+  for (int round = 0; round < 20; ++round) {
+    const std::int64_t rows = this->size(20), vocabulary = this->size(80), shards = this->integer(1, 4);
+    const std::int64_t width = (vocabulary + shards - 1) / shards + this->integer(0, 5);
+    Operand logits = this->random(this->kType, {rows, vocabulary}, 3), weights = this->random(this->kType, {rows});
+    const Operand targets = this->random_ids({rows}, 0, vocabulary - 1);
+    const Numbers whole = logits.numbers(), weight = weights.numbers();
+    const auto count = static_cast<std::size_t>(rows);
+    Numbers largest(count, -std::numeric_limits<double>::infinity()), sum(count), target(count), gradient(whole.size());
+    std::vector<Operand> parts;
+    for (std::int64_t i = 0; i < shards; ++i) {
+      parts.emplace_back(this->kType, Shape{rows, width}, columns_of(whole, vocabulary, i * width, width, 1e4));
+    }
+    const auto shard = [&](std::int64_t i) { return VocabularyShard{i * width, vocabulary}; };
+    const auto operand = [&](const Numbers& numbers) { return Operand(this->kType, {rows}, numbers); };
+    const auto at = [&](std::int64_t i) { return parts[static_cast<std::size_t>(i)]; };
+    for (std::int64_t i = 0; i < shards; ++i) {
+      largest = merged(largest, this->run(RowMax(shard(i)), {at(i)})[0].numbers(),
+                       [](double a, double b) { return std::max(a, b); });
+    }
+    for (std::int64_t i = 0; i < shards; ++i) {
+      sum = merged(sum, this->run(RowSumExp(shard(i)), {at(i), operand(largest)})[0].numbers(), std::plus<>());
+      target = merged(target, this->run(RowTarget(shard(i)), {at(i), targets})[0].numbers(), std::plus<>());
+    }
+    const auto loss = [&](const Numbers& x) {
+      return loss_of(x, targets, weight, static_cast<std::size_t>(vocabulary));
+    };
+    const Numbers expected = finite_difference(loss, whole);
+    for (std::int64_t i = 0; i < shards; ++i) {
+      const auto sums =
+          this->run(Nll(shard(i)), {at(i), operand(sum), operand(largest), operand(target), targets, weights})[0]
+              .numbers();
+      double weight_sum = 0;
+      for (double w : weight) weight_sum += w;
+      EXPECT_NEAR(sums[0], loss(whole), this->tolerance(40) * static_cast<double>(rows) * 10);
+      EXPECT_NEAR(sums[1], weight_sum, 1e-12);
+      const auto part =
+          this->run(NllGrad(shard(i)), {at(i), operand(sum), operand(largest), targets, weights})[0].numbers();
+      Numbers of_shard = columns_of(expected, vocabulary, i * width, width, 0);
+      for (std::size_t j = 0; j < part.size(); ++j)
+        EXPECT_NEAR(part[j], of_shard[j], std::max(this->tolerance(40), 1e-8));
+      for (std::int64_t j = 0; j < rows * width; ++j) {
+        if (i * width + j % width >= vocabulary) {
+          EXPECT_EQ(part[static_cast<std::size_t>(j)], 0);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace annulus::testing
