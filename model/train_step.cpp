@@ -17,6 +17,7 @@ class StepRecorder {
   EvaluateStep evaluate() {
     program_.begin_segment("evaluate", 1);
     const ValueId sums = recorder_.all_reduce(forward(false), mesh_axis::kData);
+    program_.keep(sums);
     finish();
     return {std::move(program_), parameters_.all(), inputs_, sums};
   }
@@ -113,7 +114,11 @@ class StepRecorder {
     const ValueId squares = global_sum_squares(program_, step.gradients);
     const ValueId total = recorder_.all_reduce(sums, mesh_axis::kData);
     step.summary = program_.emit_one(std::make_shared<Clip>(options_.clip_norm), {squares, total});
-    if (tail == Tail::gradients) return;
+    program_.keep(step.summary);
+    if (tail == Tail::gradients) {
+      for (const auto& [parameter, gradient] : step.gradients) program_.keep(gradient);
+      return;
+    }
     program_.set_scope("optimizer");
     step.hyper = program_.leaf("inputs.hyper", Role::input, DType::f64, {4});
     for (const Parameter& parameter : parameters_.all()) {

@@ -97,6 +97,10 @@ class Planner {
           accessors_[buffer_of_[static_cast<std::size_t>(id)]][schedule_.lanes[static_cast<std::size_t>(i)]] = i;
         }
     }
+    for (ValueId id : program_.kept()) {
+      const int buffer = buffer_of_[static_cast<std::size_t>(id)];
+      plan_.buffers[static_cast<std::size_t>(buffer)].last = accessors_[buffer][0] = program_.op_count() - 1;
+    }
     for (const Buffer& buffer : plan_.buffers) {
       if (buffer.persistent) continue;
       const int from = program_.op(buffer.first).segment, to = program_.op(buffer.last).segment;

@@ -57,6 +57,10 @@ class Program {
   /// The same for an op of one output.
   ValueId emit_one(OpPointer definition, std::vector<ValueId> inputs);
 
+  /// Keeps a value's memory until the step has ended, so that it can be read then.
+  void keep(ValueId id) { kept_.push_back(id); }
+  const std::vector<ValueId>& kept() const { return kept_; }
+
   /// Ops emitted from now on belong to a new segment.
   void begin_segment(const std::string& name, int repeat);
   void set_phase(Phase phase) { phase_ = phase; }
@@ -78,6 +82,7 @@ class Program {
   std::vector<Value> values_;
   std::vector<Op> ops_;
   std::vector<Segment> segments_;
+  std::vector<ValueId> kept_;
   std::map<std::string, ValueId> leaves_;
   std::string scope_;
   Phase phase_ = Phase::forward;

@@ -1,0 +1,81 @@
+#include "model/verify.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/core/random.h"
+
+namespace annulus {
+namespace {
+
+Communicator& no_communicator(AxisSet) { throw InternalError("a program of one rank asks for a communicator"); }
+
+}  // namespace
+
+double Deviation::worst() const {
+  const double largest = std::max({loss, norm, gradient});
+  return std::isfinite(loss + norm + gradient) ? largest : INFINITY;
+}
+
+StepOptions one_rank_options(const StepOptions& options, int dp) {
+  StepOptions alone = options;
+  alone.micro_sequences = options.micro_sequences * dp;
+  alone.sequence_parallel = SequenceParallel::off;
+  return alone;
+}
+
+ReferenceStep take_reference_step(const StepOptions& options, Device& device, std::int64_t step_number,
+                                  const SequenceReader& read) {
+  StepRunner runner(make_mesh({}, 0), options, Tail::gradients, device, no_communicator);
+  runner.initialize();
+  runner.run(step_number, {}, read);
+  ReferenceStep reference{runner.summary(), {}, 0};
+  for (const Parameter& parameter : runner.step().parameters) {
+    std::vector<double> gradient = runner.gradient(parameter);
+    gradient.resize(static_cast<std::size_t>(parameter.shape.elements()));  // padding is behind the last row
+    for (double value : gradient) reference.largest_gradient = std::max(reference.largest_gradient, std::abs(value));
+    reference.gradients[parameter.name] = std::move(gradient);
+  }
+  return reference;
+}
+
+Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runner) {
+  const StepSummary got = runner.summary();
+  Deviation deviation;
+  deviation.loss = std::abs(got.loss / reference.summary.loss - 1);
+  deviation.norm = std::abs(got.gradient_norm / reference.summary.gradient_norm - 1);
+  for (const Parameter& parameter : runner.step().parameters) {
+    ValueType type = runner.step().program.type(parameter.value);
+    type.dtype = DType::f64;
+    const std::vector<double> local = runner.gradient(parameter);
+    std::vector<double> expected(local.size());
+    take_shard(runner.mesh(), parameter, type,
+               reinterpret_cast<const std::byte*>(reference.gradients.at(parameter.name).data()),
+               reinterpret_cast<std::byte*>(expected.data()));
+    for (std::size_t i = 0; i < local.size(); ++i) {
+      const double error = std::abs(local[i] - expected[i]) / reference.largest_gradient;
+      if (error <= deviation.gradient) continue;  // a NaN passes on
+      deviation.gradient = error;
+      deviation.parameter = parameter.name;
+    }
+  }
+  return deviation;
+}
+
+SequenceReader random_sequences(std::uint64_t seed, std::int64_t vocabulary) {
+  return [seed, vocabulary](std::int64_t index, std::span<std::int32_t> ids, std::span<std::int32_t> targets,
+                            std::span<double> weights) {
+    const PhiloxKey key = stream_key(seed, "random_sequences", static_cast<std::uint64_t>(index));
+    const auto token = [&](std::uint64_t position) {
+      return static_cast<std::int32_t>(random_bits(key, position) % static_cast<std::uint64_t>(vocabulary));
+    };
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      ids[i] = token(i);
+      targets[i] = token(i + 1);
+      const std::uint64_t kind = random_bits(key, i + (std::uint64_t{1} << 40)) % 8;
+      weights[i] = kind == 0 ? 0.0 : kind == 1 ? 0.5 : 1.0;
+    }
+  };
+}
+
+}  // namespace annulus

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "model/step_runner.h"
+
+namespace annulus {
+
+/// Loss, norm and every whole gradient of a step that one rank has taken.
+struct ReferenceStep {
+  StepSummary summary;
+  std::map<std::string, std::vector<double>> gradients;  ///< by parameter, whole and unpadded, row-major
+  double largest_gradient = 0;                           ///< absolute value of the largest entry of all
+};
+
+/// Largest differences of a sharded step from the reference. Gradients are compared relative to the model's largest
+/// entry: a key bias has a gradient of exactly zero, so that an error relative to itself means nothing.
+struct Deviation {
+  double loss = 0;        ///< relative
+  double norm = 0;        ///< relative
+  double gradient = 0;    ///< relative to `largest_gradient`
+  std::string parameter;  ///< where
+
+  double worst() const;
+  bool operator<(const Deviation& other) const { return worst() < other.worst(); }
+};
+
+/// The options of the same step on one rank: the same global batch, the same micro-batches.
+StepOptions one_rank_options(const StepOptions& options, int dp);
+
+/// Takes the step of `options` on one rank, from the seed's initial weights.
+ReferenceStep take_reference_step(const StepOptions& options, Device& device, std::int64_t step_number,
+                                  const SequenceReader& read);
+
+/// Compares this rank's shards after a step recorded with Tail::gradients.
+Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runner);
+
+/// Random tokens of the vocabulary, and loss weights of which some are 0: a function of the seed alone.
+SequenceReader random_sequences(std::uint64_t seed, std::int64_t vocabulary);
+
+}  // namespace annulus
