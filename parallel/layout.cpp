@@ -4,6 +4,7 @@
 
 #include <array>
 #include <limits>
+#include <string>
 
 #include "runtime/core/error.h"
 

@@ -1,6 +1,7 @@
 #include "model/analytic/communication.h"
 
 #include <array>
+#include <utility>
 
 #include "model/analytic/parameters.h"
 #include "runtime/core/error.h"
@@ -87,7 +88,7 @@ void add_tensor_parallel(const Symbols& s, Items& items) {
 
 void add_ring(const Symbols& s, Items& items) {
   const Axes cp = axes_of(s, 1, s.R, TpPart::none);
-  const std::int64_t elements = 2 * s.b() * s.G_local() * s.H;
+  const std::int64_t elements = 2 * s.b() * s.local_kv_heads() * s.H;
   const std::int64_t hops = (s.R - 1) * s.L * s.m;
   const std::int64_t backward_passes = s.recompute == Recompute::full ? 2 : 1;
   items.add(ring_kv, forward, CollectiveKind::shift, cp, hops, s.p * elements);

@@ -1,7 +1,5 @@
 #include "model/analytic/flops.h"
 
-#include <algorithm>
-
 #include "model/analytic/parameters.h"
 #include "runtime/core/error.h"
 
@@ -61,12 +59,12 @@ std::vector<ProductItem> product_items(const Symbols& s) {
   const std::int64_t layer_backward = layer_calls * (s.recompute == Recompute::full ? 3 : 2);
   const std::int64_t rows = s.b();
   return {
-      {"query", 2 * rows * s.D * s.A_local() * s.H, layer_calls, layer_backward},
-      {"key and value", 2 * rows * s.D * 2 * s.G_local() * s.H, layer_calls, layer_backward},
-      {"attention output", 2 * rows * s.A_local() * s.H * s.D, layer_calls, layer_backward},
-      {"up", 2 * rows * s.D * (s.mlp_products - 1) * s.F_local(), layer_calls, layer_backward},
-      {"down", 2 * rows * s.F_local() * s.D, layer_calls, layer_backward},
-      {"head", 2 * rows * s.D * (s.V_padded() / s.T), s.m, 2 * s.m},
+      {"query", 2 * rows * s.D * s.local_heads() * s.H, layer_calls, layer_backward},
+      {"key and value", 2 * rows * s.D * 2 * s.local_kv_heads() * s.H, layer_calls, layer_backward},
+      {"attention output", 2 * rows * s.local_heads() * s.H * s.D, layer_calls, layer_backward},
+      {"up", 2 * rows * s.D * (s.mlp_products - 1) * s.local_ffn(), layer_calls, layer_backward},
+      {"down", 2 * rows * s.local_ffn() * s.D, layer_calls, layer_backward},
+      {"head", 2 * rows * s.D * (s.padded_vocabulary() / s.T), s.m, 2 * s.m},
   };
 }
 
@@ -78,7 +76,7 @@ std::int64_t product_flops(const Symbols& symbols) {
 
 AttentionPairs attention_pairs(const Symbols& s, std::int64_t ring_rank) {
   check(s);
-  const std::int64_t once = s.m * s.L * s.B * s.A_local() * ring_rank_pairs(s.layout, s.R, s.n(), ring_rank);
+  const std::int64_t once = s.m * s.L * s.B * s.local_heads() * ring_rank_pairs(s.layout, s.R, s.n(), ring_rank);
   // Flash keeps no core, so that selective recomputation has nothing to repeat (section 3.4).
   const bool again = s.recompute == Recompute::full ||
                      (s.recompute == Recompute::selective && s.attention == AttentionStorage::materialised);

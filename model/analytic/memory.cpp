@@ -1,6 +1,7 @@
 #include "model/analytic/memory.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "model/analytic/parameters.h"
 
@@ -23,7 +24,7 @@ std::int64_t input_bytes(const Symbols& s, GatheredInput input) {
 std::int64_t core_bytes(const Symbols& s) {
   if (s.attention == AttentionStorage::flash || s.recompute == Recompute::selective) return 0;
   const std::int64_t per_score = s.dropout_mask_bytes > 0 ? 2 * s.p + s.dropout_mask_bytes : s.p;
-  return s.B * s.A_local() * s.n() * s.S * per_score;
+  return s.B * s.local_heads() * s.n() * s.S * per_score;
 }
 
 }  // namespace
@@ -57,11 +58,12 @@ std::vector<MemoryItem> layer_activation_items(const Symbols& s) {
   add(items, "norm inputs", s.norms * stream);
   add(items, "norm statistics", s.norms * norm_statistics_bytes(s));
   add(items, "norm outputs", s.norms * input_bytes(s, s.layer_input));
-  add(items, "queries, keys and values", s.p * rows * (s.A_local() + 2 * s.G_local()) * s.H);
+  add(items, "queries, keys and values", s.p * rows * (s.local_heads() + 2 * s.local_kv_heads()) * s.H);
   add(items, "attention core", core_bytes(s));
-  add(items, "attention log-sum-exp", s.attention == AttentionStorage::flash ? s.p_statistic * rows * s.A_local() : 0);
-  add(items, "attention output", s.p * rows * s.A_local() * s.H);
-  add(items, "MLP hidden", s.mlp_stored * s.p * rows * s.F_local());
+  add(items, "attention log-sum-exp",
+      s.attention == AttentionStorage::flash ? s.p_statistic * rows * s.local_heads() : 0);
+  add(items, "attention output", s.p * rows * s.local_heads() * s.H);
+  add(items, "MLP hidden", s.mlp_stored * s.p * rows * s.local_ffn());
   add(items, "dropout masks", 2 * s.dropout_mask_bytes * rows * s.D / s.q());
   return items;
 }
@@ -87,14 +89,14 @@ std::vector<MemoryItem> activation_items(const Symbols& symbols) {
 
 std::int64_t logits_bytes(const Symbols& symbols) {
   check(symbols);
-  return symbols.p * symbols.b() * symbols.V_padded() / symbols.T;
+  return symbols.p * symbols.b() * symbols.padded_vocabulary() / symbols.T;
 }
 
 std::vector<MemoryItem> ring_buffer_items(const Symbols& s) {
   check(s);
   std::vector<MemoryItem> items;
   if (s.R == 1) return items;
-  const std::int64_t elements = 2 * s.b() * s.G_local() * s.H;
+  const std::int64_t elements = 2 * s.b() * s.local_kv_heads() * s.H;
   add(items, "K and V under way", 2 * s.p * elements);
   add(items, "dK and dV under way", 2 * s.p_travelling * elements);
   return items;

@@ -7,7 +7,7 @@ namespace annulus {
 std::vector<ParameterItem> parameter_items(const Symbols& s) {
   using enum ParameterSplit;
   const std::int64_t up_features = (s.mlp_products - 1) * s.F;
-  const std::int64_t padded_rows = s.V_padded() - s.V;
+  const std::int64_t padded_rows = s.padded_vocabulary() - s.V;
   std::vector<ParameterItem> items;
   const auto add = [&](const char* name, std::int64_t elements, ParameterSplit split, std::int64_t padding = 0) {
     if (elements > 0) items.push_back({name, elements, padding, split});

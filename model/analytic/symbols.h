@@ -80,11 +80,11 @@ struct Symbols {
   std::int64_t q() const { return sequence_parallel ? T : 1; }  ///< ranks that share a row outside of products
   std::int64_t tk() const { return G < T ? G : T; }             ///< ranks that split the key and value heads ...
   std::int64_t tr() const { return T / tk(); }                  ///< ... and those that hold the same ones
-  std::int64_t A_local() const { return A / T; }
-  std::int64_t G_local() const { return G / tk(); }
-  std::int64_t F_local() const { return F / T; }
+  std::int64_t local_heads() const { return A / T; }
+  std::int64_t local_kv_heads() const { return G / tk(); }
+  std::int64_t local_ffn() const { return F / T; }
   /// V with padding: every tp rank's share is a multiple of `vocabulary_multiple`.
-  std::int64_t V_padded() const {
+  std::int64_t padded_vocabulary() const {
     return (V + vocabulary_multiple * T - 1) / (vocabulary_multiple * T) * vocabulary_multiple * T;
   }
   std::int64_t global_sequences() const { return B * m * W; }

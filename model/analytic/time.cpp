@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <string_view>
+#include <utility>
 
 #include "model/analytic/flops.h"
 #include "model/analytic/parameters.h"
@@ -24,8 +25,8 @@ struct Pass {
 std::vector<Pass> passes(const Symbols& s) {
   const std::int64_t layers = s.L * s.m;
   const std::int64_t stream = s.b() * s.D / s.q();
-  const std::int64_t hidden = s.b() * s.F_local();
-  const std::int64_t logits = s.b() * s.V_padded() / s.T;
+  const std::int64_t hidden = s.b() * s.local_ffn();
+  const std::int64_t logits = s.b() * s.padded_vocabulary() / s.T;
   const std::int64_t delta = s.dropout_mask_bytes;
   const bool gated = s.mlp_products == 3;
   std::vector<Pass> list = {
@@ -35,7 +36,7 @@ std::vector<Pass> passes(const Symbols& s) {
       {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden},
   };
   if (s.attention == AttentionStorage::materialised) {
-    const std::int64_t scores = s.B * s.A_local() * s.n() * s.S;
+    const std::int64_t scores = s.B * s.local_heads() * s.n() * s.S;
     const std::int64_t dropout = delta > 0 ? 2 * s.p + delta : 0;
     const std::int64_t forward = (2 * s.p + dropout) * scores;
     const std::int64_t again = s.recompute == Recompute::selective ? forward : 0;
@@ -56,7 +57,7 @@ std::int64_t slowest_pairs(const Symbols& s, std::int64_t step) {
       step == 0 ? ring_step_pairs(s.layout, s.n(), 0, 0) : ring_step_pairs(s.layout, s.n(), 1, 0);
   // A materialised core computes all S^2 scores and masks half of them.
   const std::int64_t computed = s.attention == AttentionStorage::materialised ? s.n() * s.n() : pairs;
-  return computed * s.B * s.A_local();
+  return computed * s.B * s.local_heads();
 }
 
 /// Predicts with one profile and one set of symbols; each member adds its part to `time`.
@@ -127,7 +128,7 @@ class Predictor {
 
   double hop_seconds(std::int64_t bytes) const {
     if (s_.R == 1) return 0;
-    const std::int64_t elements = 2 * s_.b() * s_.G_local() * s_.H;
+    const std::int64_t elements = 2 * s_.b() * s_.local_kv_heads() * s_.H;
     return profile_.collective_seconds(CollectiveKind::shift, static_cast<int>(s_.R), real(bytes * elements));
   }
 

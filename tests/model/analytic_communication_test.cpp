@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+
 #include "model/analytic/communication.h"
 #include "model/analytic/parameters.h"
 #include "tests/model/analytic_models.h"
@@ -148,7 +151,7 @@ TEST(AnalyticCommunication, ScalarsAndUnclaimedCalls) {
   const auto counts = communication_counts(communication_items(s));
   const CommunicationCount& count = counts.at({Kind::all_reduce, "dp"});
   EXPECT_FALSE(count.calls.has_value());  // buckets of gradients are among them
-  EXPECT_EQ(count.payload_bytes, 16 + 4 * parameters(s) + 4 * s.D * (s.V_padded() - s.V));
+  EXPECT_EQ(count.payload_bytes, 16 + 4 * parameters(s) + 4 * s.D * (s.padded_vocabulary() - s.V));
   EXPECT_DOUBLE_EQ(count.wire_bytes, static_cast<double>(count.payload_bytes));  // 2 (N - 1) / N = 1 for two ranks
 }
 

@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "model/analytic/flops.h"
 #include "parallel/layout.h"

@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iterator>
+#include <string>
+
 #include "model/analytic/memory.h"
 #include "model/analytic/parameters.h"
 #include "tests/model/analytic_models.h"

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <random>
+#include <string>
 
 #include "model/analytic/parameters.h"
 #include "runtime/core/error.h"
@@ -70,18 +72,18 @@ TEST(AnalyticParameters, SumOverRanks) {
     const std::int64_t replicated = norms + (s.output_bias ? 2 * s.L * s.D : 0) + s.K * s.D;
     const std::int64_t kv = s.L * 2 * s.G * s.H * (s.D + (s.qkv_bias ? 1 : 0));
     const std::int64_t kv_copies = s.G < s.T ? s.T / s.G - 1 : 0;
-    const std::int64_t padding = (s.V_padded() - s.V) * s.D * (s.tied_head ? 1 : 2);
+    const std::int64_t padding = (s.padded_vocabulary() - s.V) * s.D * (s.tied_head ? 1 : 2);
     EXPECT_EQ(s.T * parameters_on_rank(s), parameters(s) + padding + (s.T - 1) * replicated + kv_copies * kv);
   }
 }
 
 TEST(AnalyticParameters, PaddedVocabulary) {
   Symbols s = gpt2(1, 8);
-  EXPECT_EQ(s.V_padded(), 50304);
+  EXPECT_EQ(s.padded_vocabulary(), 50304);
   s.T = 8;
-  EXPECT_EQ(s.V_padded(), 51200);
+  EXPECT_EQ(s.padded_vocabulary(), 51200);
   s.V = 51200;
-  EXPECT_EQ(s.V_padded(), 51200);
+  EXPECT_EQ(s.padded_vocabulary(), 51200);
 }
 
 TEST(AnalyticParameters, WhatDoesNotDivideIsRefused) {

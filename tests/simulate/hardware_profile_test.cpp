@@ -3,9 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "runtime/core/error.h"
 #include "runtime/simulate/collective_cost.h"
