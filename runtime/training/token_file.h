@@ -36,7 +36,7 @@ class TokenFile {
   /// Tokens [first, first + ids.size()). Throws InternalError beyond the end.
   void read(std::int64_t first, std::span<std::int32_t> ids) const;
 
-  /// Reads the whole file once (about 1e9 tokens a second) and throws ConfigError where an id is not below
+  /// Reads the whole file once (some 5e8 tokens a second) and throws ConfigError where an id is not below
   /// `vocabulary_size`, the model's, where the tokenizer's vocabulary is larger than it, or where the checksum is
   /// wrong.
   void check(std::int64_t vocabulary_size) const;

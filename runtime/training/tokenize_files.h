@@ -19,7 +19,7 @@ struct TokenizeStatistics {
 };
 
 /// Makes a token file of all text files that match `globs` (glob.h), in sorted order, each followed by the end of text.
-/// A file over 1 MiB is encoded in pieces that end with a line (with a character, where lines are longer than that).
+/// A file over 64 KiB is encoded in pieces that end with a line (with a character, where lines are longer than that).
 /// Throws ConfigError: a glob matches nothing, no text in all files, a file cannot be read, `output` cannot be written,
 /// or exists and is to be kept; nothing is left behind then.
 TokenizeStatistics tokenize_files(std::span<const std::string> globs, const Tokenizer& tokenizer,
