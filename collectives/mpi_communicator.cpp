@@ -10,9 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "collectives/message_reduction.h"
 #include "collectives/progress.h"
 #include "collectives/reduce.h"
 #include "collectives/request.h"
+#include "collectives/shared_window.h"
 
 namespace annulus {
 namespace {
@@ -21,7 +23,6 @@ namespace {
 constexpr int kMessageTag = 32000;
 constexpr int kShiftTag = 32001;
 constexpr int kReductions = 8000;
-constexpr int kTagsOfReduction = 4;  // two segments under way, two stages each
 static_assert(kReductions * kTagsOfReduction <= kMessageTag);
 
 MPI_Datatype type_of(DType dtype) {
@@ -40,7 +41,7 @@ MPI_Datatype type_of(DType dtype) {
 struct Shared {
   MpiOptions options;
   std::shared_ptr<Progress> progress = std::make_shared<Progress>();
-  std::vector<std::vector<std::byte>> spare_scratch;  // kept, since fresh pages are dear
+  std::shared_ptr<ScratchPool> scratch = std::make_shared<ScratchPool>();
   int exceptions = std::uncaught_exceptions();
 };
 
@@ -97,23 +98,21 @@ class Elements {
 };
 
 /// MPI requests that complete together.
-class Exchange {
+class Exchange final : public MessageExchange {
  public:
   Exchange(const Group& group, const Request& request) : group_(group), request_(request) {}
 
-  void send(const std::byte* buffer, std::int64_t count, int peer, int tag) {
-    if (count == 0 && request_.kind != CollectiveKind::send) return;
+  void send(const std::byte* buffer, std::int64_t count, int peer, int tag) override {
     const Elements elements(group_, request_, count);
     check(MPI_Isend(buffer, elements.count(), elements.type(), peer, tag, group_.handle, &next()), group_, request_);
   }
-  void receive(std::byte* buffer, std::int64_t count, int peer, int tag) {
-    if (count == 0 && request_.kind != CollectiveKind::recv) return;
+  void receive(std::byte* buffer, std::int64_t count, int peer, int tag) override {
     const Elements elements(group_, request_, count);
     check(MPI_Irecv(buffer, elements.count(), elements.type(), peer, tag, group_.handle, &next()), group_, request_);
   }
   MPI_Request& next() { return requests_.emplace_back(MPI_REQUEST_NULL); }
 
-  bool test() {
+  bool test() override {
     int done = 0;
     check(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE), group_,
           request_);
@@ -164,165 +163,27 @@ void start_collective(const Group& group, const Request& request, MPI_Request* h
   check(start(), group, request);
 }
 
-/// all_reduce, reduce and reduce_scatter by messages. Rank i owns slice i of the tensor: it receives that slice from
-/// everyone, reduces in rank order, and for all_reduce and reduce sends the result on. Slices go in segments, two under
-/// way at a time, so that scratch is bounded. A small all_reduce is one exchange: everyone owns everything.
-class ReductionOperation final : public Operation {
- public:
-  ReductionOperation(const Group& group, const Request& request, int number)
-      : group_(group), request_(request), first_tag_(number % kReductions * kTagsOfReduction) {
-    const MpiOptions& options = group.shared->options;
-    one_exchange_ = request.kind == CollectiveKind::all_reduce &&
-                    request.bytes() * (group.size - 1) <= std::min(options.small_bytes, options.scratch_bytes);
-    const std::int64_t room = options.scratch_bytes / size_of(request.dtype) / (group.size - 1);
-    segment_ = std::max<std::int64_t>(room, 1);
-    for (int rank = 0; rank < group.size; ++rank) {
-      longest_ = std::max(longest_, slice_begin(rank + 1) - slice_begin(rank));
-    }
-    if (one_exchange_) longest_ = request.count;
-    for (int i = 0; i < 2; ++i) {
-      lanes_.emplace_back(group, request);
-      lanes_.back().segment = i;
-      lanes_.back().tag = first_tag_ + 2 * i;
-    }
-  }
-
-  bool advance() override {
-    bool complete = true;
-    for (Lane& lane : lanes_) {
-      if (!advance(lane)) complete = false;
-    }
-    return complete;
-  }
-
- private:
-  enum class Stage : std::uint8_t { idle, gathering, spreading };
-  struct Lane {
-    Lane(const Group& group, const Request& request) : exchange(group, request), shared(*group.shared) {}
-    Lane(Lane&&) = default;
-    Lane& operator=(Lane&&) = delete;
-    ~Lane() {
-      if (!scratch.empty()) shared.spare_scratch.push_back(std::move(scratch));
-    }
-    Exchange exchange;
-    Shared& shared;
-    std::vector<std::byte> scratch;
-    std::int64_t segment = 0;
-    int tag = 0;
-    Stage stage = Stage::idle;
-  };
-  struct Range {
-    std::int64_t begin;
-    std::int64_t count;
-  };
-
-  std::int64_t slice_begin(int rank) const {
-    if (request_.kind == CollectiveKind::reduce_scatter) return request_.count * rank;
-    return request_.count / group_.size * rank + std::min<std::int64_t>(rank, request_.count % group_.size);
-  }
-  /// The elements of `rank`'s slice that belong to a segment.
-  Range range(int rank, std::int64_t segment) const {
-    const std::int64_t slice = one_exchange_ ? 0 : slice_begin(rank);
-    const std::int64_t end = one_exchange_ ? request_.count : slice_begin(rank + 1);
-    const std::int64_t begin = std::min(slice + segment * segment_, end);
-    return {begin, std::min(segment_, end - begin)};
-  }
-  const std::byte* sent(const Range& at) const {
-    return static_cast<const std::byte*>(request_.send) + at.begin * size_of(request_.dtype);
-  }
-  /// Where the result of this rank's slice, or in an all_reduce of any, goes.
-  std::byte* received(const Range& at) const {
-    const std::int64_t begin =
-        request_.kind == CollectiveKind::reduce_scatter ? at.begin - slice_begin(group_.rank) : at.begin;
-    return static_cast<std::byte*>(request_.receive) + begin * size_of(request_.dtype);
-  }
-
-  bool advance(Lane& lane) {
-    while (true) {
-      if (lane.stage == Stage::idle) {
-        if (lane.segment * segment_ >= longest_) return true;
-        gather(lane);
-        lane.stage = Stage::gathering;
-      }
-      if (!lane.exchange.test()) return false;
-      if (lane.stage == Stage::gathering) {
-        reduce(lane);
-        spread(lane);
-        lane.stage = Stage::spreading;
-      } else {
-        lane.stage = Stage::idle;
-        lane.segment += 2;
-      }
-    }
-  }
-
-  template <class Function>
-  void each_peer(Function function) const {
-    for (int step = 1; step < group_.size; ++step) function((group_.rank + step) % group_.size);
-  }
-
-  std::byte* scratch_of(Lane& lane, int rank, std::int64_t count) const {
-    const std::int64_t place = rank < group_.rank ? rank : rank - 1;
-    return lane.scratch.data() + place * count * size_of(request_.dtype);
-  }
-
-  void gather(Lane& lane) {
-    const Range own = range(group_.rank, lane.segment);
-    reserve_scratch(lane, own.count * (group_.size - 1) * size_of(request_.dtype));
-    each_peer([&](int peer) {
-      const Range theirs = range(peer, lane.segment);
-      lane.exchange.receive(scratch_of(lane, peer, own.count), own.count, peer, lane.tag);
-      lane.exchange.send(sent(theirs), theirs.count, peer, lane.tag);
-    });
-  }
-
-  void reserve_scratch(Lane& lane, std::int64_t bytes) {
-    auto& spare = group_.shared->spare_scratch;
-    if (lane.scratch.empty() && !spare.empty()) {
-      lane.scratch = std::move(spare.back());
-      spare.pop_back();
-    }
-    if (static_cast<std::int64_t>(lane.scratch.size()) < bytes) lane.scratch.resize(bytes);
-  }
-
-  void reduce(Lane& lane) {
-    const Range own = range(group_.rank, lane.segment);
-    std::vector<const std::byte*> inputs;
-    for (int rank = 0; rank < group_.size; ++rank) {
-      inputs.push_back(rank == group_.rank ? sent(own) : scratch_of(lane, rank, own.count));
-    }
-    // A rank that is not the root has no buffer for the result: it is sent from the scratch.
-    std::byte* result = keeps_result() ? received(own) : lane.scratch.data();
-    reduce_in_order(inputs, {&result, 1}, own.count, request_.dtype, request_.reduction);
-  }
-
-  bool keeps_result() const { return request_.kind != CollectiveKind::reduce || group_.rank == request_.peer; }
-
-  void spread(Lane& lane) {
-    if (request_.kind == CollectiveKind::reduce_scatter || one_exchange_) return;
-    const Range own = range(group_.rank, lane.segment);
-    each_peer([&](int peer) {
-      const Range theirs = range(peer, lane.segment);
-      const bool to_peer = request_.kind == CollectiveKind::all_reduce || peer == request_.peer;
-      if (keeps_result()) lane.exchange.receive(received(theirs), theirs.count, peer, lane.tag + 1);
-      if (to_peer) {
-        lane.exchange.send(keeps_result() ? received(own) : lane.scratch.data(), own.count, peer, lane.tag + 1);
-      }
-    });
-  }
-
-  const Group& group_;
-  const Request request_;
-  const int first_tag_;
-  bool one_exchange_ = false;
-  std::int64_t segment_ = 0;  // elements
-  std::int64_t longest_ = 0;  // elements of the longest slice
-  std::vector<Lane> lanes_;
-};
-
 /// A group of one: what it receives is what it sends.
 void copy_to_self(const Request& request) {
   if (request.receive != nullptr && request.send != nullptr) copy_bytes(request.receive, request.send, request.bytes());
+}
+
+/// A window shared by all ranks of the group; null where they are on several hosts, or shared memory is full.
+/// Collective.
+std::unique_ptr<WindowQueue> open_window(const Group& group) {
+  const Request named{CollectiveKind::broadcast, nullptr, nullptr, 0, DType::i32};  // in the message of an error
+  const std::int64_t slot_bytes = std::max<std::int64_t>(group.shared->options.window_slot_bytes, 64 * group.size);
+  if (group.size == 1 || group.shared->options.window_slot_bytes == 0) return nullptr;
+  std::unique_ptr<SharedWindow> window;
+  std::string name;
+  if (group.rank == 0) window = SharedWindow::create(group.size, slot_bytes, name);
+  name.resize(64);
+  check(MPI_Bcast(name.data(), static_cast<int>(name.size()), MPI_CHAR, 0, group.handle), group, named);
+  if (group.rank > 0) window = SharedWindow::open(name.c_str(), group.size, slot_bytes);
+  int has_window = window ? 1 : 0;
+  check(MPI_Allreduce(MPI_IN_PLACE, &has_window, 1, MPI_INT, MPI_MIN, group.handle), group, named);
+  if (group.rank == 0) SharedWindow::unlink(name.c_str());
+  return has_window ? std::make_unique<WindowQueue>(std::move(window), group.rank) : nullptr;
 }
 
 class MpiCommunicator final : public RequestCommunicator {
@@ -332,6 +193,7 @@ class MpiCommunicator final : public RequestCommunicator {
     group_.handle = handle;
     MPI_Comm_rank(handle, &group_.rank);
     MPI_Comm_size(handle, &group_.size);
+    window_ = open_window(group_);
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
@@ -364,7 +226,14 @@ class MpiCommunicator final : public RequestCommunicator {
 
  private:
   std::unique_ptr<Operation> operation_of(const Request& request) {
-    if (has_reduction(request.kind)) return std::make_unique<ReductionOperation>(group_, request, reductions_++);
+    if (window_ && !is_message(request.kind)) return window_->start(request);
+    if (has_reduction(request.kind)) {
+      const auto exchange = [&] { return std::make_unique<Exchange>(group_, request); };
+      const MpiOptions& options = group_.shared->options;
+      return std::make_unique<MessageReduction>(
+          request, rank(), size(), MessageSizes{options.small_bytes, options.scratch_bytes},
+          reductions_++ % kReductions * kTagsOfReduction, group_.shared->scratch, exchange(), exchange());
+    }
     auto operation = std::make_unique<ExchangeOperation>(group_, request);
     Exchange& exchange = operation->exchange;
     switch (request.kind) {
@@ -385,6 +254,7 @@ class MpiCommunicator final : public RequestCommunicator {
   }
 
   Group group_;
+  std::unique_ptr<WindowQueue> window_;  // where all ranks are on one host that has room for it
   int reductions_ = 0;
 };
 

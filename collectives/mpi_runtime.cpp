@@ -63,9 +63,9 @@ std::string MpiRuntime::standard_version() const {
   return fmt::format("{}.{}", major, minor);
 }
 
-void MpiRuntime::abort(int code) const {
+void MpiRuntime::end_job(int code) const {
   MPI_Abort(MPI_COMM_WORLD, code);
-  std::terminate();
+  throw InternalError("MPI_Abort has returned");
 }
 
 }  // namespace annulus

@@ -22,7 +22,7 @@ class MpiRuntime {
   std::string standard_version() const;  ///< of the MPI standard, "3.1"
 
   /// Ends all ranks of the job with this exit code. From any thread.
-  [[noreturn]] void abort(int code) const;
+  [[noreturn]] void end_job(int code) const;
 
  private:
   const int exceptions_;  // under way when this was made

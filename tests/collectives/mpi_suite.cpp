@@ -38,10 +38,13 @@ int main() {
   const annulus::MpiRuntime mpi;
   try {
     run({}, "as shipped");
-    run({.largest_count = 100, .small_bytes = 0, .scratch_bytes = 700}, "derived types, many segments");
+    run({.window_slot_bytes = 512}, "a window of many rounds");
+    run({.window_slot_bytes = 0}, "messages");
+    run({.largest_count = 100, .small_bytes = 0, .scratch_bytes = 700, .window_slot_bytes = 0},
+        "messages of derived types, many segments");
   } catch (const std::exception& error) {
     fmt::print(stderr, "[rank {}] {}\n", mpi.rank(), error.what());
-    mpi.abort(1);
+    mpi.end_job(1);
   }
   if (mpi.rank() == 0) fmt::print("{}, MPI {}: passed\n", mpi.library_version(), mpi.standard_version());
 }

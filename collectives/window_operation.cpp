@@ -1,0 +1,184 @@
+#include <algorithm>
+#include <vector>
+
+#include "collectives/reduce.h"
+#include "collectives/shared_window.h"
+
+namespace annulus {
+namespace {
+
+/// Above this an all_reduce goes in two rounds a chunk, slices reduced by their owners and then gathered; below,
+/// everyone reduces everything. Two ranks gain nothing by sharing the work.
+constexpr std::int64_t kOneRoundBytes = 16384;
+constexpr int kOneRoundRanks = 2;
+constexpr int kStepsAtOnce = 32;  // of work in one test of a transfer
+
+class WindowOperation final : public Operation {
+ public:
+  WindowOperation(std::shared_ptr<SharedWindow> window, const Request& request, int rank, std::uint64_t first_round)
+      : window_(std::move(window)), request_(request), rank_(rank), size_(window_->ranks()), first_(first_round) {
+    const std::int64_t element = size_of(request.dtype);
+    const std::int64_t chunk = window_->slot_bytes() / element;
+    by_part_ = request.kind == CollectiveKind::reduce_scatter || request.kind == CollectiveKind::all_to_all ||
+               request.kind == CollectiveKind::scatter;
+    reduces_whole_ = request.kind == CollectiveKind::all_reduce || request.kind == CollectiveKind::reduce;
+    two_rounds_ = reduces_whole_ && size_ > kOneRoundRanks && request.bytes() > kOneRoundBytes;
+    length_ = by_part_ ? chunk / size_ : chunk;
+    rounds_ = (request.count + length_ - 1) / length_ * (two_rounds_ ? 2 : 1);
+  }
+
+  std::int64_t rounds() const { return rounds_; }
+
+  bool advance() override {
+    for (int step = 0; step < kStepsAtOnce; ++step) {
+      const bool has_filled = fill();
+      const bool has_drained = drain();
+      if (!has_filled && !has_drained) break;
+    }
+    return drained_ == rounds_;
+  }
+
+ private:
+  struct Range {
+    std::int64_t begin;
+    std::int64_t count;
+  };
+
+  bool fill() {
+    if (filled_ == rounds_ || (is_second(filled_) && drained_ < filled_)) return false;
+    const std::uint64_t round = first_ + filled_;
+    if (window_->filled(rank_).load(std::memory_order_relaxed) != round) return false;  // an earlier transfer's turn
+    for (int rank = 0; rank < size_; ++rank) {
+      if (window_->drained(rank).load(std::memory_order_acquire) + SharedWindow::kSlots <= round) return false;
+    }
+    fill_slot(window_->slot(rank_, round), filled_);
+    window_->filled(rank_).store(round + 1, std::memory_order_release);
+    ++filled_;
+    return true;
+  }
+
+  bool drain() {
+    const std::uint64_t round = first_ + drained_;
+    if (drained_ == filled_ || window_->drained(rank_).load(std::memory_order_relaxed) != round) return false;
+    for (int rank = 0; rank < size_; ++rank) {
+      if (window_->filled(rank).load(std::memory_order_acquire) <= round) return false;
+      // The sums of a first round go to the slot of the second, out of which nobody may still be reading.
+      const bool writes_next = two_rounds_ && !is_second(drained_);
+      if (writes_next && window_->drained(rank).load(std::memory_order_acquire) < round) return false;
+    }
+    drain_slots(round, drained_);
+    window_->drained(rank_).store(round + 1, std::memory_order_release);
+    ++drained_;
+    return true;
+  }
+
+  bool is_second(std::int64_t index) const { return two_rounds_ && index % 2 == 1; }
+  bool is_root() const { return rank_ == request_.peer; }
+
+  /// The elements of the tensor, or of each of its parts, that a round is about.
+  Range range(std::int64_t index) const {
+    const std::int64_t begin = (two_rounds_ ? index / 2 : index) * length_;
+    return {begin, std::min(length_, request_.count - begin)};
+  }
+  /// The slice of a chunk that `rank` reduces.
+  static Range slice(const Range& chunk, int rank, int size) {
+    const std::int64_t begin = chunk.count * rank / size;
+    return {begin, chunk.count * (rank + 1) / size - begin};
+  }
+  std::int64_t bytes(std::int64_t count) const { return count * size_of(request_.dtype); }
+  const std::byte* sent(std::int64_t part, std::int64_t begin) const { return request_.send_part(part) + bytes(begin); }
+  std::byte* received(std::int64_t part, std::int64_t begin) const {
+    return request_.receive_part(part) + bytes(begin);
+  }
+
+  void fill_slot(std::byte* slot, std::int64_t index) const {
+    const Range at = range(index);
+    if (is_second(index)) return;  // the reduced slice is there already
+    if (!by_part_) {
+      if (request_.kind == CollectiveKind::broadcast && !is_root()) return;
+      return copy_bytes(slot, sent(0, at.begin), bytes(at.count));
+    }
+    if (request_.kind == CollectiveKind::scatter && !is_root()) return;
+    for (int part = 0; part < size_; ++part) {
+      copy_bytes(slot + bytes(part * length_), sent(part, at.begin), bytes(at.count));
+    }
+  }
+
+  void drain_slots(std::uint64_t round, std::int64_t index) {
+    const Range at = range(index);
+    const auto copy_from = [&](int rank, std::int64_t place, std::byte* target) {
+      copy_bytes(target, window_->slot(rank, round) + bytes(place), bytes(at.count));
+    };
+    switch (request_.kind) {
+      case CollectiveKind::all_reduce:
+      case CollectiveKind::reduce:
+        return drain_reduction(round, index, at);
+      case CollectiveKind::reduce_scatter:
+        return reduce(round, rank_ * length_, at.count, received(0, at.begin));
+      case CollectiveKind::gather:
+        if (!is_root()) return;
+        [[fallthrough]];
+      case CollectiveKind::all_gather:
+        for (int rank = 0; rank < size_; ++rank) copy_from(rank, 0, received(rank, at.begin));
+        return;
+      case CollectiveKind::all_to_all:
+        for (int rank = 0; rank < size_; ++rank) copy_from(rank, rank_ * length_, received(rank, at.begin));
+        return;
+      case CollectiveKind::broadcast:
+        if (!is_root()) copy_from(request_.peer, 0, received(0, at.begin));
+        return;
+      case CollectiveKind::scatter:
+        return copy_from(request_.peer, rank_ * length_, received(0, at.begin));
+      case CollectiveKind::shift:
+        return copy_from((rank_ + size_ - request_.peer) % size_, 0, received(0, at.begin));
+      case CollectiveKind::send:
+      case CollectiveKind::recv:
+        throw InternalError("messages do not go through a window");
+    }
+  }
+
+  void drain_reduction(std::uint64_t round, std::int64_t index, const Range& at) {
+    const bool keeps = request_.kind == CollectiveKind::all_reduce || is_root();
+    if (!two_rounds_) {
+      if (keeps) reduce(round, 0, at.count, received(0, at.begin));
+    } else if (is_second(index)) {
+      for (int rank = 0; keeps && rank < size_; ++rank) {
+        const Range part = slice(at, rank, size_);
+        copy_bytes(received(0, at.begin + part.begin), window_->slot(rank, round), bytes(part.count));
+      }
+    } else {
+      const Range own = slice(at, rank_, size_);
+      reduce(round, own.begin, own.count, window_->slot(rank_, round + 1));
+    }
+  }
+
+  void reduce(std::uint64_t round, std::int64_t place, std::int64_t count, std::byte* result) {
+    inputs_.clear();
+    for (int rank = 0; rank < size_; ++rank) inputs_.push_back(window_->slot(rank, round) + bytes(place));
+    reduce_in_order(inputs_, {&result, 1}, count, request_.dtype, request_.reduction);
+  }
+
+  const std::shared_ptr<SharedWindow> window_;
+  const Request request_;
+  const int rank_;
+  const int size_;
+  const std::uint64_t first_;  // of this transfer's rounds
+  bool by_part_ = false;       // a slot holds a piece for each rank
+  bool reduces_whole_ = false;
+  bool two_rounds_ = false;
+  std::int64_t length_ = 0;  // elements of a chunk, or of each of its pieces
+  std::int64_t rounds_ = 0;
+  std::int64_t filled_ = 0;
+  std::int64_t drained_ = 0;
+  std::vector<const std::byte*> inputs_;
+};
+
+}  // namespace
+
+std::unique_ptr<Operation> WindowQueue::start(const Request& request) {
+  auto operation = std::make_unique<WindowOperation>(window_, request, rank_, next_round_);
+  next_round_ += static_cast<std::uint64_t>(operation->rounds());
+  return operation;
+}
+
+}  // namespace annulus
