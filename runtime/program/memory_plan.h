@@ -43,10 +43,10 @@ struct MemoryPlan {
 MemoryPlan plan_memory(const Program& program, const Schedule& schedule, const WorkspaceQuery& workspace);
 
 /// Bytes alive when op `index` starts, by who holds them: (scope or role, bytes), largest first.
-struct MemoryItem {
+struct AliveItem {
   std::string name;
   std::int64_t bytes = 0;
 };
-std::vector<MemoryItem> alive_at(const Program& program, const MemoryPlan& plan, int index);
+std::vector<AliveItem> alive_at(const Program& program, const MemoryPlan& plan, int index);
 
 }  // namespace annulus

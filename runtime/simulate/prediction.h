@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/program/schedule.h"
+#include "runtime/simulate/hardware_profile.h"
+
+namespace annulus {
+
+/// Exact counts of one run of one op on this rank.
+struct OpCost {
+  Work work;
+  std::int64_t payload_bytes = 0;  ///< of a collective: M, as in collective_cost.h
+  double wire_bytes = 0;           ///< of a collective: sent by this rank, modelled
+  int group_size = 1;
+};
+OpCost cost_of(const Program& program, const Op& op);
+
+/// When an op would run, within one run of its segment.
+struct OpPrediction {
+  double seconds = 0;  ///< of the kernel, or of the transfer
+  double begin = 0, end = 0;
+  double exposed = 0;  ///< of a collective: how long the compute lane would stand still for it
+};
+
+/// A discrete-event walk of the program on a machine that a profile describes. Every other rank is taken to arrive when
+/// this one does, so what is predicted of a collective is its transfer, never another rank's lateness.
+struct StepPrediction {
+  std::vector<OpPrediction> ops;
+  double step_seconds = 0;
+  double compute_seconds = 0;
+  double communication_seconds = 0;  ///< all transfers, hidden or not
+  double exposed_seconds = 0;
+  double flops = 0;  ///< of products and attention
+};
+StepPrediction predict_step(const Program& program, const Schedule& schedule, const HardwareProfile& profile);
+
+}  // namespace annulus
