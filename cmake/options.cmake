@@ -13,7 +13,8 @@ endif()
 
 add_library(annulus_options INTERFACE)
 target_include_directories(annulus_options INTERFACE ${PROJECT_SOURCE_DIR})
-target_compile_options(annulus_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror)
+target_compile_options(annulus_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror
+                       $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # false alarms of GCC 12 on std::string (its bug 105651)
 if(ANNULUS_NATIVE)
   target_compile_options(annulus_options INTERFACE -march=native)
 endif()
@@ -48,4 +49,16 @@ function(annulus_program name source)
     target_link_libraries(${name} PRIVATE annulus_options ${ARGN})
     install(TARGETS ${name} RUNTIME DESTINATION bin)
   endif()
+endfunction()
+
+# annulus_build_info(TARGET): tells launch/build_info.cpp what it is built of. The commit is asked for at every build.
+function(annulus_build_info target)
+  set(commit ${PROJECT_BINARY_DIR}/commit.cpp)
+  add_custom_target(annulus_commit BYPRODUCTS ${commit}
+                    COMMAND ${CMAKE_COMMAND} -D SOURCE=${PROJECT_SOURCE_DIR} -D OUTPUT=${commit} -P ${PROJECT_SOURCE_DIR}/cmake/commit.cmake)
+  add_dependencies(${target} annulus_commit)
+  target_sources(${target} PRIVATE ${commit})
+  string(TOUPPER "${CMAKE_BUILD_TYPE}" type)
+  set_source_files_properties(launch/build_info.cpp PROPERTIES COMPILE_DEFINITIONS
+    "ANNULUS_VERSION=\"${PROJECT_VERSION}\";ANNULUS_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\";ANNULUS_BUILD=\"${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS_${type}}\"")
 endfunction()

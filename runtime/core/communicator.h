@@ -43,10 +43,10 @@ struct CommunicatorCounters {
 
 /// An ordered group of ranks that exchange buffers of the device's memory.
 ///
-/// Every call is collective over the group, non-blocking, and started in the same order on all of its ranks. Buffers stay
-/// valid, and are touched by nobody else, until `test()` of the transfer returns true. One thread at a time uses a world
-/// of communicators. `count` is in elements; i32, f32 and f64 are carried, of any count (0 included).
-/// Results of a reduction are the same bits on every rank and in every run.
+/// Every call is collective over the group, non-blocking, and started in the same order on all of its ranks. Buffers
+/// stay valid, and are touched by nobody else, until `test()` of the transfer returns true. One thread at a time uses a
+/// world of communicators. `count` is in elements; i32, f32 and f64 are carried, of any count (0 included). Results of
+/// a reduction are the same bits on every rank and in every run.
 class Communicator {
  public:
   using Pending = std::unique_ptr<Transfer>;

@@ -14,17 +14,22 @@ enum class DType : std::uint8_t { f32, f64, i32 };
 constexpr std::int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
-    case DType::i32: return 4;
-    case DType::f64: return 8;
+    case DType::i32:
+      return 4;
+    case DType::f64:
+      return 8;
   }
   return 0;
 }
 
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
+    case DType::f32:
+      return "f32";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
   }
   return "?";
 }
@@ -50,9 +55,12 @@ constexpr DType dtype_of<std::int32_t>() {
 template <class Function>
 decltype(auto) dispatch_float(DType dtype, Function&& function) {
   switch (dtype) {
-    case DType::f32: return std::forward<Function>(function)(float{});
-    case DType::f64: return std::forward<Function>(function)(double{});
-    case DType::i32: break;
+    case DType::f32:
+      return std::forward<Function>(function)(float{});
+    case DType::f64:
+      return std::forward<Function>(function)(double{});
+    case DType::i32:
+      break;
   }
   throw InternalError("dispatch_float: not a floating type");
 }

@@ -19,7 +19,8 @@ struct Tensor {
   /// The elements as `T`. Throws InternalError where `T` is not the tensor's type.
   template <class T>
   T* as() const {
-    if (dtype_of<T>() != dtype) throw InternalError("a tensor of " + std::string(name_of(dtype)) + " is read as another type");
+    if (dtype_of<T>() != dtype)
+      throw InternalError("a tensor of " + std::string(name_of(dtype)) + " is read as another type");
     return reinterpret_cast<T*>(data);
   }
 };

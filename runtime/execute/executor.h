@@ -62,7 +62,7 @@ class Executor {
   const WorkCounters& counters() const { return counters_; }
   Device& device() { return device_; }
 
-  /// Copies a whole local value in or out; for leaves, between steps, and for outputs of the last segment.
+  /// Copies a whole local value in or out; of leaves and of values that the program keeps, between steps.
   void write(ValueId id, const void* from);
   void read(ValueId id, void* to) const;
 
