@@ -25,11 +25,11 @@ std::vector<MemoryItem> state_items(const Symbols& symbols, std::int64_t optimiz
 /// alone. Section 3.2; the notes' (3.5)-(3.8), corrected (errata E-3.5x, E-3.8).
 std::vector<MemoryItem> layer_activation_items(const Symbols& symbols);
 
-/// What is kept of one micro-batch outside the layers for its backward pass; neither logits nor inputs (ids, weights).
+/// What is kept of one micro-batch outside the layers for its backward pass; neither logits nor ids.
 /// Section 3.3.
 std::vector<MemoryItem> other_activation_items(const Symbols& symbols);
 
-/// All that is kept of one micro-batch when its loss is computed: L layers and the rest, without logits and inputs.
+/// All that is kept of one micro-batch when its loss is computed: L layers and the rest, without logits and ids.
 std::vector<MemoryItem> activation_items(const Symbols& symbols);
 
 /// One copy of the local logits: the loss and its gradient are computed in place. Section 3.3.

@@ -1,0 +1,33 @@
+#include "model/analytic/of_step.h"
+
+#include "runtime/core/dtype.h"
+
+namespace annulus {
+
+Symbols symbols_of(const MeshAxes& mesh, const StepOptions& options) {
+  const ModelConfig& model = options.model;
+  const std::int64_t bytes = size_of(options.dtype);
+  Symbols s;
+  s.A = model.heads;
+  s.G = model.kv_heads;
+  s.H = model.head_dim;
+  s.D = model.hidden;
+  s.F = model.ffn;
+  s.L = model.layers;
+  s.V = model.vocabulary;
+  s.K = model.block_size;
+  s.vocabulary_multiple = model.vocabulary_padding;
+  s.B = options.micro_sequences;
+  s.S = options.sequence_length;
+  s.m = options.micro_batches;
+  s.T = mesh.size(mesh_axis::kTensor);
+  s.R = mesh[mesh_axis::cp].size;
+  s.W = mesh[mesh_axis::dp].size;
+  s.layout = options.layout;
+  s.sequence_parallel = options.sequence_parallel == SequenceParallel::on;
+  s.p = s.p_gradient = s.p_travelling = s.p_statistic = bytes;
+  s.p_optimizer = 2 * bytes;
+  return s;
+}
+
+}  // namespace annulus
