@@ -1,4 +1,5 @@
 # Run at every build: writes OUTPUT, which tells the commit of SOURCE, where it has changed.
+cmake_minimum_required(VERSION 3.25)
 find_program(GIT git)
 set(commit "unknown")
 if(GIT)

@@ -48,7 +48,7 @@ std::string MpiRuntime::host() const {
   return {name, static_cast<std::size_t>(length)};
 }
 
-std::string MpiRuntime::library_version() const {
+std::string MpiRuntime::library_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
   MPI_Get_library_version(text, &length);

@@ -18,7 +18,7 @@ class MpiRuntime {
   int rank() const;
   int size() const;
   std::string host() const;
-  std::string library_version() const;   ///< as the library names itself, its first line
+  static std::string library_version();  ///< as the library names itself, its first line; also before the start
   std::string standard_version() const;  ///< of the MPI standard, "3.1"
 
   /// Ends all ranks of the job with this exit code. From any thread.

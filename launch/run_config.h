@@ -7,31 +7,18 @@
 #include <string_view>
 #include <vector>
 
+#include "model/config.h"
 #include "parallel/layout.h"
 #include "runtime/core/dtype.h"
+#include "runtime/execute/lanes.h"
 #include "runtime/training/schedule.h"
 
 namespace annulus {
 
-enum class Activation : std::uint8_t { gelu_tanh, gelu_erf };
 enum class DeviceKind : std::uint8_t { cpu };
-enum class Progress : std::uint8_t { thread, poll };
 
 // The settings of a run, as its configuration file groups them. What each means, its unit and its limits stand once, in
 // launch/config_fields.cpp, which parses, checks and documents them (docs/configuration.md).
-
-struct DropoutConfig {
-  double embedding = 0, attention = 0, residual = 0;
-};
-
-struct ModelConfig {
-  std::int64_t layers = 12, hidden = 768, heads = 12, kv_heads = 0, head_dim = 0, ffn = 0;
-  std::int64_t vocabulary = 0, vocabulary_padding = 128, block_size = 0;
-  Activation activation = Activation::gelu_tanh;
-  double layer_norm_epsilon = 1e-5;
-  double initial_std = 0.02;
-  DropoutConfig dropout;
-};
 
 struct ParallelConfig {
   std::int64_t tp = 1, cp = 1, dp = 0;
