@@ -9,6 +9,7 @@
 #include <limits>
 #include <set>
 #include <system_error>
+#include <type_traits>
 
 #include "runtime/core/error.h"
 #include "runtime/training/safetensors_header.h"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "runtime/core/error.h"
 #include "runtime/training/token_file_format.h"
