@@ -25,5 +25,6 @@ const std::vector<Command>& commands();
 
 int run_tokenize(Arguments arguments);
 int run_info(Arguments arguments);
+int run_verify(Process& process, Arguments arguments);
 
 }  // namespace annulus

@@ -4,6 +4,8 @@ namespace annulus {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
+      {"verify", "Holds a step on this mesh against the same step on one rank, and its counts against the model",
+       run_verify},
       {"tokenize", "Text files to a token file, training a tokenizer where asked to", run_tokenize},
       {"info", "Versions, processors and memory; the configuration reference", run_info},
   };

@@ -55,15 +55,6 @@ CpuSet cpus_of(const Introduction& introduction) {
   return cpus;
 }
 
-/// Every rank's `mine`, by rank. T is made of whole 32-bit words.
-template <class T>
-std::vector<T> gather_all(Communicator& world, const T& mine) {
-  static_assert(sizeof(T) % 4 == 0 && std::is_trivially_copyable_v<T>);
-  std::vector<T> all(static_cast<std::size_t>(world.size()));
-  wait(world.all_gather(&mine, all.data(), sizeof(T) / 4, DType::i32));
-  return all;
-}
-
 std::atomic<bool>& stop_flag() {
   static std::atomic<bool> came{false};  // a signal handler can be given nothing else
   static_assert(std::atomic<bool>::is_always_lock_free);
@@ -86,7 +77,7 @@ Process::Process() {
   const CpuSet pool = launch_cpus();
   runtime_ = std::make_unique<MpiRuntime>();
   world_ = mpi_world();
-  const std::vector<Introduction> all = gather_all(*world_, introduce(runtime_->host(), pool));
+  const std::vector<Introduction> all = gather(introduce(runtime_->host(), pool));
   for (const Introduction& one : all) hosts_.emplace_back(one.host);
   for (int other = 0; other < size(); ++other) {
     if (hosts_[static_cast<std::size_t>(other)] != hosts_[static_cast<std::size_t>(rank())]) continue;
@@ -115,7 +106,7 @@ void Process::agree(const std::function<void()>& action) {
   } catch (const ConfigError& error) {
     problems = error.problems();
   }
-  const std::vector<std::int32_t> failed = gather_all(*world_, static_cast<std::int32_t>(!problems.empty()));
+  const std::vector<std::int32_t> failed = gather(static_cast<std::int32_t>(!problems.empty()));
   const auto first = std::find(failed.begin(), failed.end(), 1);
   if (first == failed.end()) return;
 

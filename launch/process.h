@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "launch/cores.h"
@@ -55,6 +56,15 @@ class Process {
   /// problems of the lowest such rank (which is named where others had none). Collective; `action` must not
   /// communicate.
   void agree(const std::function<void()>& action);
+
+  /// Every rank's `mine`, by rank; T is made of whole 32-bit words. Collective.
+  template <class T>
+  std::vector<T> gather(const T& mine) {
+    static_assert(sizeof(T) % 4 == 0 && std::is_trivially_copyable_v<T>);
+    std::vector<T> all(static_cast<std::size_t>(size()));
+    wait(world_->all_gather(&mine, all.data(), sizeof(T) / 4, DType::i32));
+    return all;
+  }
 
   /// Where this rank is in the mesh, for messages: `dp 0 cp 1 tp 1`.
   void set_place(std::string place) { place_ = std::move(place); }

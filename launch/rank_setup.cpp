@@ -1,0 +1,124 @@
+#include "launch/rank_setup.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "runtime/core/host_memory.h"
+#include "runtime/training/glob.h"
+#include "runtime/training/token_file.h"
+
+namespace annulus {
+namespace {
+
+constexpr double kTimesExpected = 100;  // an op that takes so many times its predicted seconds counts as hanging
+
+constexpr double gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+/// The largest vocabulary of the token files: that which all of them fit in.
+std::int64_t vocabulary_of(const DataConfig& data) {
+  std::int64_t vocabulary = 0;
+  for (const std::string& path : expand_globs(data.files)) {
+    const std::int64_t own = TokenFile(path).info().vocabulary_size;
+    if (own == 0) {
+      throw ConfigError(fmt::format(
+          "model.vocabulary=0, but {} does not say how large its vocabulary is; give model.vocabulary (50257 "
+          "for GPT-2's tokens)",
+          path));
+    }
+    vocabulary = std::max(vocabulary, own);
+  }
+  return vocabulary;
+}
+
+}  // namespace
+
+RunConfig load_run_config(std::int64_t ranks, const std::string& file, const std::vector<std::string>& overrides) {
+  RunConfig config = read_run_config(file, overrides, ranks);
+  if (config.model.vocabulary == 0) config.model.vocabulary = vocabulary_of(config.data);
+  return config;
+}
+
+RunConfig load_run_config(Process& process, const std::string& file, const std::vector<std::string>& overrides) {
+  RunConfig config;
+  process.agree([&] { config = load_run_config(process.size(), file, overrides); });
+  return config;
+}
+
+MeshShape mesh_shape_of(const RunConfig& config) {
+  return {.dp = static_cast<int>(config.parallel.dp),
+          .cp = static_cast<int>(config.parallel.cp),
+          .tp = static_cast<int>(config.parallel.tp),
+          .kv_heads = static_cast<int>(config.model.kv_heads)};
+}
+
+StepOptions step_options_of(const RunConfig& config) {
+  StepOptions options;
+  options.model = config.model;
+  options.dtype = config.training.dtype;
+  options.sequence_parallel = config.parallel.sequence_parallel ? SequenceParallel::on : SequenceParallel::off;
+  options.layout = config.parallel.layout;
+  options.sequence_length = config.batch.sequence_length;
+  options.micro_sequences = config.batch.micro_sequences;
+  options.micro_batches = static_cast<int>(config.micro_batches());
+  options.bucket_bytes = config.communication.bucket_bytes;
+  options.seed = static_cast<std::uint64_t>(config.training.seed);
+  options.clip_norm = config.optimizer.clip_norm;
+  options.optimizer = {config.optimizer.beta1, config.optimizer.beta2, config.optimizer.epsilon,
+                       config.optimizer.weight_decay};
+  return options;
+}
+
+void check_same_collectives(Process& process, const Program& program) {
+  const std::uint64_t hash = communication_hash(program);
+  const std::vector<std::uint64_t> all = process.gather(hash);
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] != all[0])
+      throw InternalError(fmt::format("ranks 0 and {} have recorded different collectives", rank));
+  }
+}
+
+MemoryNeed memory_need_of(const TrainStep& step, const MemoryPlan& plan) {
+  MemoryNeed need{plan.arena_bytes, 0};
+  for (const Parameter& parameter : step.parameters) {
+    const std::int64_t elements =
+        std::max(parameter.shape.elements(), step.program.type(parameter.value).shape.elements());
+    need.host_bytes = std::max(need.host_bytes, 2 * elements * static_cast<std::int64_t>(sizeof(double)));
+  }
+  return need;
+}
+
+void check_memory(Process& process, const MemoryNeed& need) {
+  const std::vector<std::int64_t> all = process.gather(need.arena_bytes + need.host_bytes);
+  std::int64_t together = 0;
+  for (int rank = 0; rank < process.size(); ++rank) {
+    const auto at = static_cast<std::size_t>(rank);
+    if (process.hosts()[at] == process.hosts()[static_cast<std::size_t>(process.rank())]) together += all[at];
+  }
+  process.agree([&] {
+    const std::int64_t available = available_memory_bytes();
+    if (together <= available) return;
+    throw ConfigError(fmt::format(
+        "the step needs {:.2f} GiB of {}, of which {:.2f} GiB are available ({} ranks there, {:.2f} GiB each); "
+        "lower batch.micro_sequences or batch.sequence_length, or use more hosts with a larger tp or cp",
+        gib(together), process.hosts()[static_cast<std::size_t>(process.rank())], gib(available), process.local_size(),
+        gib(need.arena_bytes + need.host_bytes)));
+  });
+}
+
+WatchedOps::WatchedOps(Process& process)
+    : watchdog_(process.rank(), process.size(), exchange_over(process.world()), [&process](const std::string& message) {
+        fmt::print(stderr, "{} {}\n", process.name(), message);
+        std::fflush(stderr);
+        process.end_job(1);
+      }) {}
+
+void WatchedOps::begin(std::uint64_t sequence, const char* what, double expected_seconds) {
+  watchdog_.begin(sequence + 1, what,
+                  kTimesExpected * expected_seconds);  // raised to its least deadline where that is longer
+}
+
+void WatchedOps::end() { watchdog_.end(); }
+
+}  // namespace annulus

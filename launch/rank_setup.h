@@ -1,0 +1,50 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "collectives/watchdog.h"
+#include "launch/process.h"
+#include "launch/run_config.h"
+#include "model/train_step.h"
+#include "parallel/mesh.h"
+#include "runtime/execute/executor.h"
+
+namespace annulus {
+
+/// Reads and resolves the configuration on every rank; a vocabulary of 0 becomes that of the token files. Collective;
+/// throws AgreedConfigError.
+RunConfig load_run_config(Process& process, const std::string& file, const std::vector<std::string>& overrides);
+
+/// The same for commands that need no job: as if `ranks` ran.
+RunConfig load_run_config(std::int64_t ranks, const std::string& file, const std::vector<std::string>& overrides);
+
+MeshShape mesh_shape_of(const RunConfig& config);
+StepOptions step_options_of(const RunConfig& config);
+
+/// Throws InternalError unless all ranks have recorded the same sequence of collectives.
+void check_same_collectives(Process& process, const Program& program);
+
+/// What a step needs of this rank's memory.
+struct MemoryNeed {
+  std::int64_t arena_bytes = 0;
+  std::int64_t host_bytes = 0;  ///< beside the arena: a whole parameter on its way from or to a file
+};
+MemoryNeed memory_need_of(const TrainStep& step, const MemoryPlan& plan);
+/// Throws AgreedConfigError where the ranks of a host together need more than it has available. Collective.
+void check_memory(Process& process, const MemoryNeed& need);
+
+/// Tells the watchdog which op a rank is in, with a deadline that follows from its predicted time.
+class WatchedOps final : public OpMonitor {
+ public:
+  /// Collective: connects all ranks. A failure prints and ends the job.
+  explicit WatchedOps(Process& process);
+  void begin(std::uint64_t sequence, const char* what, double expected_seconds) override;
+  void end() override;
+
+ private:
+  Watchdog watchdog_;
+};
+
+}  // namespace annulus

@@ -1,0 +1,138 @@
+#include "model/verify.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "launch/command.h"
+#include "launch/rank_setup.h"
+#include "launch/step_counts.h"
+#include "model/analytic/of_step.h"
+#include "runtime/cpu/device.h"
+
+namespace annulus {
+namespace {
+
+constexpr std::int64_t kStepNumber = 1;
+
+struct Options {
+  std::string file;
+  std::vector<std::string> overrides;
+  double tolerance = 0;
+  bool as_configured = false;
+};
+
+Options parse(Arguments arguments) {
+  Options options;
+  CommandLine line("verify",
+                   "Takes one step on this mesh and the same step on one rank, with random tokens and loss weights and "
+                   "the weights of "
+                   "the seed, and compares loss and every gradient; and holds every count of the step against closed "
+                   "form and program. "
+                   "In float64. Exit code 0 or 1.");
+  line.configuration(options.file, options.overrides);
+  line.option("--tolerance", options.tolerance,
+              "Largest error of loss and norm, relative, and of gradients, relative to the largest. 0: 1e-10 (f64) or "
+              "1e-4 (f32)");
+  line.flag("--as-configured", options.as_configured, "In the configuration's training.dtype instead");
+  line.parse(arguments);
+  return options;
+}
+
+/// Rank 0's reference on every rank.
+void share(Process& process, ReferenceStep& reference, const TrainStep& step) {
+  double head[4] = {reference.summary.gradient_norm, reference.summary.loss, reference.summary.loss_weights,
+                    reference.largest_gradient};
+  wait(process.world().broadcast(head, 4, DType::f64, 0));
+  reference.summary = {head[0], head[1], head[2]};
+  reference.largest_gradient = head[3];
+  for (const Parameter& parameter : step.parameters) {
+    std::vector<double>& gradient = reference.gradients[parameter.name];
+    gradient.resize(static_cast<std::size_t>(parameter.shape.elements()));
+    wait(process.world().broadcast(gradient.data(), parameter.shape.elements(), DType::f64, 0));
+  }
+}
+
+/// The largest deviation of all ranks: its parameter is known where it arose.
+struct Worst {
+  Deviation deviation;
+  int rank = 0;
+};
+Worst worst_of(Process& process, const Deviation& own) {
+  const std::vector<double> losses = process.gather(own.loss), norms = process.gather(own.norm),
+                            gradients = process.gather(own.gradient);
+  Worst worst;
+  for (std::size_t rank = 0; rank < losses.size(); ++rank) {
+    const auto take = [](double& largest, double value) {
+      if (!(value <= largest)) largest = std::isnan(value) ? INFINITY : value;
+    };
+    take(worst.deviation.loss, losses[rank]);
+    take(worst.deviation.norm, norms[rank]);
+    if (!(gradients[rank] <= worst.deviation.gradient)) worst.rank = static_cast<int>(rank);
+    take(worst.deviation.gradient, gradients[rank]);
+  }
+  char name[256] = {};
+  own.parameter.copy(name, sizeof(name) - 1);
+  wait(process.world().broadcast(name, sizeof(name) / 4, DType::i32, worst.rank));
+  worst.deviation.parameter = name;
+  return worst;
+}
+
+}  // namespace
+
+int run_verify(Process& process, Arguments arguments) {
+  Options options;
+  process.agree([&] { options = parse(arguments); });
+  const RunConfig config = load_run_config(process, options.file, options.overrides);
+  StepOptions step_options = step_options_of(config);
+  if (!options.as_configured) step_options.dtype = DType::f64;
+  const double tolerance = options.tolerance > 0 ? options.tolerance : step_options.dtype == DType::f64 ? 1e-10 : 1e-4;
+
+  const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
+  process.set_place(coordinates(mesh));
+  CpuDevice device(process.claim_cores(config.device.threads));
+  WatchedOps watched(process);
+  Groups groups(process.world(), mesh);
+  ExecutorOptions executor_options;
+  executor_options.progress = config.communication.progress;
+  executor_options.monitor = &watched;
+  StepRunner runner(
+      mesh, step_options, Tail::gradients, device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); },
+      executor_options);
+  check_same_collectives(process, runner.step().program);
+
+  const SequenceReader read = random_sequences(step_options.seed, step_options.model.vocabulary);
+  ReferenceStep reference;
+  if (process.is_first()) {
+    reference = take_reference_step(one_rank_options(step_options, static_cast<int>(config.parallel.dp)), device,
+                                    kStepNumber, read);
+  }
+  share(process, reference, runner.step());
+
+  runner.initialize();
+  MeasuredCounts measured(runner.executor(), groups);
+  runner.run(kStepNumber, {}, read);
+  const CountsTable counts = compare_counts(closed_form_counts(symbols_of(mesh, step_options), mesh),
+                                            program_counts(runner.step()), measured.counts());
+  const Worst worst = worst_of(process, deviation_from(reference, runner));
+  const std::vector<std::int32_t> agreed = process.gather(static_cast<std::int32_t>(counts.agree));
+
+  const bool steps_equal = worst.deviation.worst() <= tolerance;
+  const auto differing = std::find(agreed.begin(), agreed.end(), 0);
+  if (process.is_first()) {
+    fmt::print("{} ranks against one, {}: loss {:.12g}\n", process.size(), name_of(step_options.dtype),
+               reference.summary.loss);
+    fmt::print(
+        "largest error: loss {:.3g}, gradient norm {:.3g} (relative); gradients {:.3g} of the largest entry, in {} on "
+        "rank {}\n",
+        worst.deviation.loss, worst.deviation.norm, worst.deviation.gradient,
+        worst.deviation.parameter.empty() ? "none" : worst.deviation.parameter, worst.rank);
+    fmt::print("{}", counts.text);
+    fmt::print("steps {} (tolerance {:.1g}); counts {}\n", steps_equal ? "equal" : "DIFFER", tolerance,
+               differing == agreed.end() ? "equal on all ranks"
+                                         : fmt::format("DIFFER on rank {}", differing - agreed.begin()));
+  }
+  return steps_equal && differing == agreed.end() ? 0 : 1;
+}
+
+}  // namespace annulus
