@@ -25,6 +25,8 @@ constexpr int kShiftTag = 32001;
 constexpr int kReductions = 8000;
 static_assert(kReductions * kTagsOfReduction <= kMessageTag);
 
+constexpr std::int64_t kLargestWindowShift = 128 * 1024;  // bytes
+
 MPI_Datatype type_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -168,6 +170,12 @@ void copy_to_self(const Request& request) {
   if (request.receive != nullptr && request.send != nullptr) copy_bytes(request.receive, request.send, request.bytes());
 }
 
+/// What goes by messages within a host as well: MPI copies a large one once, a window twice. (2 ranks, 1 MiB: 102 us
+/// against 134 us; at 64 KiB 8.7 against 7.4.)
+bool by_message(const Request& request) {
+  return is_message(request.kind) || (request.kind == CollectiveKind::shift && request.bytes() > kLargestWindowShift);
+}
+
 /// A window shared by all ranks of the group; null where they are on several hosts, or shared memory is full.
 /// Collective.
 std::unique_ptr<WindowQueue> open_window(const Group& group) {
@@ -226,7 +234,7 @@ class MpiCommunicator final : public RequestCommunicator {
 
  private:
   std::unique_ptr<Operation> operation_of(const Request& request) {
-    if (window_ && !is_message(request.kind)) return window_->start(request);
+    if (window_ && !by_message(request)) return window_->start(request);
     if (has_reduction(request.kind)) {
       const auto exchange = [&] { return std::make_unique<Exchange>(group_, request); };
       const MpiOptions& options = group_.shared->options;

@@ -9,24 +9,29 @@ namespace {
 
 constexpr std::int64_t kBlock = 2048;  // elements; a block of sums stays in the first-level cache
 
-template <class T>
-T maximum(T one, T other) {
-  if constexpr (std::is_floating_point_v<T>) {
-    return (one >= other) | (one != one) ? one : other;
-  } else {
-    return std::max(one, other);
+// Types rather than functions, so that the loop over a block contains them and is vectorised.
+struct Maximum {
+  template <class T>
+  T operator()(T one, T other) const {
+    if constexpr (std::is_floating_point_v<T>) {
+      return (one >= other) | (one != one) ? one : other;
+    } else {
+      return std::max(one, other);
+    }
   }
-}
+};
 
-template <class T>
-T sum(T one, T other) {
-  if constexpr (std::is_floating_point_v<T>) {
-    return one + other;
-  } else {
-    using Wrapping = std::make_unsigned_t<T>;
-    return static_cast<T>(static_cast<Wrapping>(one) + static_cast<Wrapping>(other));
+struct Sum {
+  template <class T>
+  T operator()(T one, T other) const {
+    if constexpr (std::is_floating_point_v<T>) {
+      return one + other;
+    } else {
+      using Wrapping = std::make_unsigned_t<T>;
+      return static_cast<T>(static_cast<Wrapping>(one) + static_cast<Wrapping>(other));
+    }
   }
-}
+};
 
 template <class T, class Combine>
 void reduce_typed(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, std::int64_t count,
@@ -48,9 +53,9 @@ void reduce_as(std::span<const std::byte* const> inputs, std::span<std::byte* co
                Reduction reduction) {
   switch (reduction) {
     case Reduction::sum:
-      return reduce_typed<T>(inputs, outputs, count, sum<T>);
+      return reduce_typed<T>(inputs, outputs, count, Sum());
     case Reduction::max:
-      return reduce_typed<T>(inputs, outputs, count, maximum<T>);
+      return reduce_typed<T>(inputs, outputs, count, Maximum());
   }
 }
 

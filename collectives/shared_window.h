@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "collectives/progress.h"
 #include "collectives/request.h"
@@ -57,7 +58,7 @@ class SharedWindow {
 /// The transfers of one rank through a window. All ranks of the group start the same ones in the same order.
 class WindowQueue {
  public:
-  WindowQueue(std::unique_ptr<SharedWindow> window, int rank) : window_(std::move(window)), rank_(rank) {}
+  WindowQueue(std::shared_ptr<SharedWindow> window, int rank) : window_(std::move(window)), rank_(rank) {}
 
   /// Any collective; not send or recv.
   std::unique_ptr<Operation> start(const Request& request);

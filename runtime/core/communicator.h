@@ -46,7 +46,10 @@ struct CommunicatorCounters {
 /// Every call is collective over the group, non-blocking, and started in the same order on all of its ranks. Buffers
 /// stay valid, and are touched by nobody else, until `test()` of the transfer returns true. One thread at a time uses a
 /// world of communicators. `count` is in elements; i32, f32 and f64 are carried, of any count (0 included). Results of
-/// a reduction are the same bits on every rank and in every run.
+/// a reduction are the same bits on every rank and in every run. A test of any transfer moves all transfers of the rank
+/// on, so ranks may wait for theirs in different orders. Overlapping buffers are refused, but for the forms in place:
+/// `send == receive` in all_reduce and at the root of a reduce; `send` as part rank() of `receive` in all_gather and at
+/// the root of a gather; `receive` as part rank() of `send` in reduce_scatter and at the root of a scatter.
 class Communicator {
  public:
   using Pending = std::unique_ptr<Transfer>;
@@ -55,7 +58,6 @@ class Communicator {
   virtual int size() const = 0;
   virtual int rank() const = 0;
 
-  /// `send == receive` reduces in place.
   virtual Pending all_reduce(const void* send, void* receive, std::int64_t count, DType dtype, Reduction reduction) = 0;
   /// Every rank gives `count` elements; `receive` holds size() * count, in rank order.
   virtual Pending all_gather(const void* send, void* receive, std::int64_t count, DType dtype) = 0;

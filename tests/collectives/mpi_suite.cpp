@@ -1,12 +1,17 @@
 // The suite over MPI: mpirun -n N test_mpi_collectives. Prints the seed; exit code 0 where every value is right.
 #include <fmt/format.h>
 
+#include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <random>
+#include <stdexcept>
 
+#include "collectives/clock.h"
 #include "collectives/mpi_communicator.h"
 #include "collectives/mpi_runtime.h"
+#include "collectives/watchdog.h"
 #include "tests/collectives/suite.h"
 
 namespace {
@@ -16,6 +21,22 @@ std::uint64_t common_seed(annulus::Communicator& world) {
   auto seed = static_cast<std::int32_t>(std::random_device{}());
   annulus::wait(world.broadcast(&seed, 1, annulus::DType::i32, 0));
   return static_cast<std::uint32_t>(seed);
+}
+
+/// Processes of one host read one steady clock.
+void check_clock(annulus::Communicator& world) {
+  const annulus::ClockOffset offset = annulus::align_clock(world);
+  if (std::abs(offset.seconds) > offset.error_seconds + 1e-9) {
+    throw std::runtime_error(fmt::format("a clock {} s apart, known to {} s", offset.seconds, offset.error_seconds));
+  }
+}
+
+void check_watchdog(annulus::Communicator& world) {
+  std::atomic<bool> told{false};
+  {
+    annulus::Watchdog watchdog(world.rank(), world.size(), annulus::exchange_over(world), [&](auto&) { told = true; });
+  }
+  if (told) throw std::runtime_error("the watchdog takes a clean end for a failure");
 }
 
 void run(const annulus::MpiOptions& mpi, const char* what) {
@@ -30,6 +51,8 @@ void run(const annulus::MpiOptions& mpi, const char* what) {
   annulus::check_splits(*world);
   annulus::check_counters(*world);
   annulus::check_refusals(*world);
+  check_clock(*world);
+  check_watchdog(*world);
 }
 
 }  // namespace
