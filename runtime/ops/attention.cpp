@@ -104,42 +104,42 @@ void AttentionGrad::gradient(GradientContext&) const { not_differentiable(*this)
 Work AttentionGrad::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
 
 std::vector<Alias> AttentionStep::aliases() const {
-  return first_ ? std::vector<Alias>{} : std::vector<Alias>{{0, 4}, {1, 5}};
+  return first() ? std::vector<Alias>{} : std::vector<Alias>{{0, 4}, {1, 5}};
 }
 
 Placed AttentionStep::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
-  const Placed out = composite_.place(mesh, axis, inputs.first(4), types.first(4));
-  if (!out || (!first_ && (inputs[4] != inputs[0] || inputs[5] != inputs[0]))) return std::nullopt;
+  const Placed out = composite().place(mesh, axis, inputs.first(4), types.first(4));
+  if (!out || (!first() && (inputs[4] != inputs[0] || inputs[5] != inputs[0]))) return std::nullopt;
   return out;
 }
 
 std::vector<ValueType> AttentionStep::infer(const MeshAxes& mesh, Types inputs) const {
-  require_inputs(inputs, first_ ? 4 : 6);
-  return composite_.infer(mesh, inputs.first(4));
+  require_inputs(inputs, first() ? 4 : 6);
+  return composite().infer(mesh, inputs.first(4));
 }
 
 void AttentionStep::gradient(GradientContext&) const { not_differentiable(*this); }
 Work AttentionStep::work(Types inputs, Types outputs) const {
-  return attention_work(composite_, blocks_, inputs, outputs, 2);
+  return attention_work(composite(), blocks(), inputs, outputs, 2);
 }
 
 std::vector<Alias> AttentionStepGrad::aliases() const {
-  return first_ ? std::vector<Alias>{} : std::vector<Alias>{{0, 7}};
+  return first() ? std::vector<Alias>{} : std::vector<Alias>{{0, 7}};
 }
 
 Placed AttentionStepGrad::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
-  if (!first_ && inputs[7] != inputs[0]) return std::nullopt;
-  return AttentionGrad(composite_).place(mesh, axis, inputs.first(7), types.first(7));
+  if (!first() && inputs[7] != inputs[0]) return std::nullopt;
+  return AttentionGrad(composite()).place(mesh, axis, inputs.first(7), types.first(7));
 }
 
 std::vector<ValueType> AttentionStepGrad::infer(const MeshAxes& mesh, Types inputs) const {
-  require_inputs(inputs, first_ ? 7 : 8);
-  return AttentionGrad(composite_).infer(mesh, inputs.first(7));
+  require_inputs(inputs, first() ? 7 : 8);
+  return AttentionGrad(composite()).infer(mesh, inputs.first(7));
 }
 
 void AttentionStepGrad::gradient(GradientContext&) const { not_differentiable(*this); }
 Work AttentionStepGrad::work(Types inputs, Types outputs) const {
-  return attention_work(composite_, blocks_, inputs, outputs, 5);
+  return attention_work(composite(), blocks(), inputs, outputs, 5);
 }
 
 }  // namespace annulus

@@ -53,21 +53,17 @@ class AttentionGrad final : public OpOfKind<OpKind::attention_grad> {
   Attention forward_;
 };
 
-/// One step of the ring: this rank's queries on one rank's keys. Inputs q, kv, row_ids, step [, out, lse: what earlier
-/// steps found, updated in place]; outputs out, lse, normalised; a row that has seen no key has out 0 and lse
-/// -infinity. Probability (sequence s, head h, query i, key j) is kept where word j % 4 of philox({s, h, i, j / 4},
-/// stream_key(seed, stream, step)) is at least rate * 2^32; all four are global; the log-sum-exp does not know of
-/// dropout.
-class AttentionStep final : public OpOfKind<OpKind::attention_step> {
+/// What the kinds of one ring step share: which attention it is a part of, its blocks, whether earlier steps left a
+/// result.
+template <OpKind Kind>
+class RingStep : public OpOfKind<Kind> {
  public:
-  AttentionStep(const Attention& composite, std::vector<AttentionBlock> blocks, bool first)
+  RingStep(const Attention& composite, std::vector<AttentionBlock> blocks, bool first)
       : composite_(composite), blocks_(std::move(blocks)), first_(first) {}
   const Attention& composite() const { return composite_; }
   const std::vector<AttentionBlock>& blocks() const { return blocks_; }
   bool first() const { return first_; }  ///< there is no earlier result
-  std::vector<Alias> aliases() const override;
   std::string attributes() const override { return composite_.attributes(); }
-  ANNULUS_OP_RULES
 
  private:
   Attention composite_;
@@ -75,24 +71,26 @@ class AttentionStep final : public OpOfKind<OpKind::attention_step> {
   bool first_;
 };
 
+/// One step of the ring: this rank's queries on one rank's keys. Inputs q, kv, row_ids, step [, out, lse: what earlier
+/// steps found, updated in place]; outputs out, lse, normalised; a row that has seen no key has out 0 and lse
+/// -infinity. Probability (sequence s, head h, query i, key j) is kept where word j % 4 of philox({s, h, i, j / 4},
+/// stream_key(seed, stream, step)) is at least rate * 2^32; all four are global; the log-sum-exp does not know of
+/// dropout.
+class AttentionStep final : public RingStep<OpKind::attention_step> {
+ public:
+  using RingStep::RingStep;
+  std::vector<Alias> aliases() const override;
+  ANNULUS_OP_RULES
+};
+
 /// Its gradient, from the final out and lse: P = exp(S - lse) (notes algorithm 3, *corrected*). Inputs q, kv, row_ids,
 /// step, out, lse, dout [, dq: of earlier steps, updated in place]; outputs dq, dkv, this step's own contribution,
 /// written anew.
-class AttentionStepGrad final : public OpOfKind<OpKind::attention_step_grad> {
+class AttentionStepGrad final : public RingStep<OpKind::attention_step_grad> {
  public:
-  AttentionStepGrad(const Attention& composite, std::vector<AttentionBlock> blocks, bool first)
-      : composite_(composite), blocks_(std::move(blocks)), first_(first) {}
-  const Attention& composite() const { return composite_; }
-  const std::vector<AttentionBlock>& blocks() const { return blocks_; }
-  bool first() const { return first_; }
+  using RingStep::RingStep;
   std::vector<Alias> aliases() const override;
-  std::string attributes() const override { return composite_.attributes(); }
   ANNULUS_OP_RULES
-
- private:
-  Attention composite_;
-  std::vector<AttentionBlock> blocks_;
-  bool first_;
 };
 
 }  // namespace annulus

@@ -30,8 +30,6 @@ Placed change(const MeshAxes& mesh, int axis, AxisSet axes, int dim, const Value
   return place == from ? Placed{{to}} : std::nullopt;
 }
 
-std::string along(int dim) { return fmt::format("dim {}", dim); }
-
 std::vector<ValueType> divided(const MeshAxes& mesh, AxisSet axes, int dim, OpDefinition::Types inputs) {
   require_inputs(inputs, 1);
   Shape shape = inputs[0].shape;
@@ -85,48 +83,40 @@ void AllReduce::gradient(GradientContext& context) const {
 }
 Work AllReduce::work(Types, Types) const { return {}; }
 
-std::string AllGather::attributes() const { return along(dim_); }
-std::optional<CollectiveCall> AllGather::collective() const {
-  return CollectiveCall{CollectiveKind::all_gather, axes_, Reduction::sum, dim_, 0};
-}
 Placed AllGather::place(const MeshAxes& mesh, int axis, AxisPlacements, Types types) const {
-  return change(mesh, axis, axes_, dim_, types[0], Placement::sharded(dim_), Placement::replicated());
+  return change(mesh, axis, axes(), dim(), types[0], Placement::sharded(dim()), Placement::replicated());
 }
 std::vector<ValueType> AllGather::infer(const MeshAxes& mesh, Types inputs) const {
   require_inputs(inputs, 1);
-  require_rows(dim_);
+  require_rows(dim());
   Shape shape = inputs[0].shape;
-  shape[dim_] *= mesh.size(axes_);
+  shape[dim()] *= mesh.size(axes());
   return {{inputs[0].dtype, shape, {}}};
 }
 void AllGather::gradient(GradientContext& context) const {
   const ValueType& arriving = context.type(context.gradient());
   const MeshAxes& mesh = context.mesh();
-  const bool partial = partial_axes(mesh, arriving).contains(mesh.live(axes_));
+  const bool partial = partial_axes(mesh, arriving).contains(mesh.live(axes()));
   OpPointer op;
   if (partial)
-    op = std::make_shared<ReduceScatter>(axes_, dim_);
+    op = std::make_shared<ReduceScatter>(axes(), dim());
   else
-    op = std::make_shared<Slice>(axes_, dim_, mesh.index(axes_), mesh.size(axes_));
+    op = std::make_shared<Slice>(axes(), dim(), mesh.index(axes()), mesh.size(axes()));
   context.give(0, context.emit(op, {context.gradient()}).front());
 }
 Work AllGather::work(Types, Types) const { return {}; }
 
-std::string ReduceScatter::attributes() const { return along(dim_); }
-std::optional<CollectiveCall> ReduceScatter::collective() const {
-  return CollectiveCall{CollectiveKind::reduce_scatter, axes_, Reduction::sum, dim_, 0};
-}
 Placed ReduceScatter::place(const MeshAxes& mesh, int axis, AxisPlacements, Types types) const {
-  return change(mesh, axis, axes_, dim_, types[0], Placement::partial_sum(), Placement::sharded(dim_));
+  return change(mesh, axis, axes(), dim(), types[0], Placement::partial_sum(), Placement::sharded(dim()));
 }
 std::vector<ValueType> ReduceScatter::infer(const MeshAxes& mesh, Types inputs) const {
-  require_rows(dim_);
-  return divided(mesh, axes_, dim_, inputs);
+  require_rows(dim());
+  return divided(mesh, axes(), dim(), inputs);
 }
-void ReduceScatter::gradient(GradientContext& context) const { context.give(0, gather(context, axes_, dim_)); }
+void ReduceScatter::gradient(GradientContext& context) const { context.give(0, gather(context, axes(), dim())); }
 Work ReduceScatter::work(Types, Types) const { return {}; }
 
-std::string Slice::attributes() const { return along(dim_); }
+std::string Slice::attributes() const { return fmt::format("dim {}", dim_); }
 Placed Slice::place(const MeshAxes& mesh, int axis, AxisPlacements, Types types) const {
   return change(mesh, axis, axes_, dim_, types[0], Placement::replicated(), Placement::sharded(dim_));
 }

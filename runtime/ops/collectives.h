@@ -25,32 +25,37 @@ class AllReduce final : public OpOfKind<OpKind::all_reduce> {
   std::size_t values_;
 };
 
-/// Joins the shards of `dim`: sharded(dim) -> replicated. Its gradient is a reduce-scatter of what arrives partial, a
-/// slice of what arrives replicated.
-class AllGather final : public OpOfKind<OpKind::all_gather> {
+/// What the collectives that move parts of a dim share.
+template <OpKind Kind, CollectiveKind Call>
+class PartCollective : public OpOfKind<Kind> {
  public:
-  AllGather(AxisSet axes, int dim) : axes_(axes), dim_(dim) {}
-  std::string attributes() const override;
-  std::optional<CollectiveCall> collective() const override;
-  ANNULUS_OP_RULES
+  PartCollective(AxisSet axes, int dim) : axes_(axes), dim_(dim) {}
+  AxisSet axes() const { return axes_; }
+  int dim() const { return dim_; }
+  std::string attributes() const override { return "dim " + std::to_string(dim_); }
+  std::optional<CollectiveCall> collective() const override {
+    return CollectiveCall{Call, axes_, Reduction::sum, dim_, 0};
+  }
 
  private:
   AxisSet axes_;
   int dim_;
 };
 
+/// Joins the shards of `dim`: sharded(dim) -> replicated. Its gradient is a reduce-scatter of what arrives partial, a
+/// slice of what arrives replicated.
+class AllGather final : public PartCollective<OpKind::all_gather, CollectiveKind::all_gather> {
+ public:
+  using PartCollective::PartCollective;
+  ANNULUS_OP_RULES
+};
+
 /// Sums over the ranks of `axes` and keeps this rank's part of `dim`: partial -> sharded(dim). Its gradient is an
 /// all-gather.
-class ReduceScatter final : public OpOfKind<OpKind::reduce_scatter> {
+class ReduceScatter final : public PartCollective<OpKind::reduce_scatter, CollectiveKind::reduce_scatter> {
  public:
-  ReduceScatter(AxisSet axes, int dim) : axes_(axes), dim_(dim) {}
-  std::string attributes() const override;
-  std::optional<CollectiveCall> collective() const override;
+  using PartCollective::PartCollective;
   ANNULUS_OP_RULES
-
- private:
-  AxisSet axes_;
-  int dim_;
 };
 
 /// Keeps this rank's part of `dim`, without communication: replicated -> sharded(dim). Its gradient is an all-gather.

@@ -47,7 +47,7 @@ std::vector<ValueType> Nll::infer(const MeshAxes&, Types inputs) const {
 }
 void Nll::gradient(GradientContext& context) const {
   context.give(0, context
-                      .emit(std::make_shared<NllGrad>(shard_),
+                      .emit(std::make_shared<NllGrad>(shard()),
                             {context.input(0), context.input(1), context.input(2), context.input(4), context.input(5)})
                       .front());
 }

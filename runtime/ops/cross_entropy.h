@@ -11,63 +11,54 @@ struct VocabularyShard {
   std::int64_t vocabulary = 0;  ///< unpadded size: columns with larger ids are left out of everything
 };
 
-/// Cross entropy over a vocabulary that may be sharded (Megatron-LM, arXiv 1909.08053 section 3): the rows' maximum,
-/// sum of exponentials and target logit, each reduced over the shards by the model, then the loss. All [rows].
-class RowMax final : public OpOfKind<OpKind::row_max> {
+/// What the kinds below share.
+template <OpKind Kind>
+class OverVocabulary : public OpOfKind<Kind> {
  public:
-  explicit RowMax(VocabularyShard shard) : shard_(shard) {}
+  explicit OverVocabulary(VocabularyShard shard) : shard_(shard) {}
   const VocabularyShard& shard() const { return shard_; }
-  ANNULUS_OP_RULES
 
  private:
   VocabularyShard shard_;
+};
+
+/// Cross entropy over a vocabulary that may be sharded (Megatron-LM, arXiv 1909.08053 section 3): the rows' maximum,
+/// sum of exponentials and target logit, each reduced over the shards by the model, then the loss. All [rows].
+class RowMax final : public OverVocabulary<OpKind::row_max> {
+ public:
+  using OverVocabulary::OverVocabulary;
+  ANNULUS_OP_RULES
 };
 
 /// Inputs logits, max; output sum over columns of exp(logit - max).
-class RowSumExp final : public OpOfKind<OpKind::row_sum_exp> {
+class RowSumExp final : public OverVocabulary<OpKind::row_sum_exp> {
  public:
-  explicit RowSumExp(VocabularyShard shard) : shard_(shard) {}
-  const VocabularyShard& shard() const { return shard_; }
+  using OverVocabulary::OverVocabulary;
   ANNULUS_OP_RULES
-
- private:
-  VocabularyShard shard_;
 };
 
 /// Inputs logits, targets i32; output the target's logit, 0 where another rank has it.
-class RowTarget final : public OpOfKind<OpKind::row_target> {
+class RowTarget final : public OverVocabulary<OpKind::row_target> {
  public:
-  explicit RowTarget(VocabularyShard shard) : shard_(shard) {}
-  const VocabularyShard& shard() const { return shard_; }
+  using OverVocabulary::OverVocabulary;
   ANNULUS_OP_RULES
-
- private:
-  VocabularyShard shard_;
 };
 
 /// Inputs logits (for the gradient alone), sum_exp, max, target logit, targets, weights; output sums f64 [2] =
 /// (sum of weight * (ln sum_exp + max - target logit), sum of weights): not normalised.
-class Nll final : public OpOfKind<OpKind::nll> {
+class Nll final : public OverVocabulary<OpKind::nll> {
  public:
-  explicit Nll(VocabularyShard shard) : shard_(shard) {}
-  const VocabularyShard& shard() const { return shard_; }
+  using OverVocabulary::OverVocabulary;
   ANNULUS_OP_RULES
-
- private:
-  VocabularyShard shard_;
 };
 
 /// Inputs logits, sum_exp, max, targets, weights; output the gradient of the unnormalised loss, over the logits' own
 /// memory.
-class NllGrad final : public OpOfKind<OpKind::nll_grad> {
+class NllGrad final : public OverVocabulary<OpKind::nll_grad> {
  public:
-  explicit NllGrad(VocabularyShard shard) : shard_(shard) {}
-  const VocabularyShard& shard() const { return shard_; }
+  using OverVocabulary::OverVocabulary;
   std::vector<Alias> aliases() const override { return {{0, 0}}; }
   ANNULUS_OP_RULES
-
- private:
-  VocabularyShard shard_;
 };
 
 }  // namespace annulus
