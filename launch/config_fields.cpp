@@ -24,7 +24,7 @@ ConfigSection model_section() {
               {"", "Key and value heads of a layer. 0: as many as `heads`."});
   model.field("head_dim", &C::head_dim, kCountOrDerived, {"", "Width of a head. 0: `hidden` / `heads`."});
   model.field("ffn", &C::ffn, kCountOrDerived, {"", "Width of the feed-forward layer. 0: 4 x `hidden`."});
-  model.field("vocabulary", &C::vocabulary, kCountOrDerived, {"tokens", "Vocabulary. 0: that of the token files."});
+  model.field("vocabulary", &C::vocabulary, kCountOrDerived, {"tokens", "Vocabulary. 0: that of the token file."});
   model.field("vocabulary_padding", &C::vocabulary_padding, kCount,
               {"tokens", "The vocabulary is padded, invisibly, to a multiple of this x tp."});
   model.field("block_size", &C::block_size, kCountOrDerived,
@@ -72,13 +72,12 @@ ConfigSection parallel_section() {
 ConfigSection data_section() {
   using C = DataConfig;
   SectionDeclaration data(
-      "data", "Token files, as `annulus tokenize` writes them, or llm.c's `.bin`.",
+      "data", "Token files, as `annulus tokenize` writes them ([format](token-file.md)), or llm.c's `.bin`.",
       [](auto& config) -> auto& { return config.data; });
-  data.field("files", &C::files, kAny, {"", "Token files to train on; `*` and `?` match file names."});
-  data.field("validation_files", &C::validation_files, kAny, {"", "Token files to evaluate on."});
-  data.field(
-      "validation_fraction", &C::validation_fraction, fraction_below_one(),
-      {"", "Share of `files`, at their end, that is kept for evaluation (where there are no `validation_files`)."});
+  data.field("file", &C::file, kAny, {"", "The token file to train on."});
+  data.field("validation_file", &C::validation_file, kAny, {"", "A token file to evaluate on."});
+  data.field("validation_fraction", &C::validation_fraction, fraction_below_one(),
+             {"", "Share of `file`, at its end, that is kept for evaluation, where there is no `validation_file`."});
   data.field("shuffle", &C::shuffle, kAny, {"", "Sequences come in an order drawn anew each epoch."});
   return data.section();
 }

@@ -141,16 +141,16 @@ std::string warmup_in_run(const RunConfig& c, std::int64_t) {
 }
 
 std::string evaluation_has_data(const RunConfig& c, std::int64_t) {
-  if (c.training.evaluate_every == 0 || !c.data.validation_files.empty() || c.data.validation_fraction > 0) return "";
+  if (c.training.evaluate_every == 0 || !c.data.validation_file.empty() || c.data.validation_fraction > 0) return "";
   return fmt::format(
-      "training.evaluate_every={} has nothing to evaluate on; give data.validation_files, or a "
+      "training.evaluate_every={} has nothing to evaluate on; give data.validation_file, or a "
       "data.validation_fraction such as 0.1",
       c.training.evaluate_every);
 }
 
 std::string vocabulary_is_known(const RunConfig& c, std::int64_t) {
-  if (c.model.vocabulary > 0 || !c.data.files.empty()) return "";
-  return "model.vocabulary=0 is taken from the token files, and data.files names none; give one of the two";
+  if (c.model.vocabulary > 0 || !c.data.file.empty()) return "";
+  return "model.vocabulary=0 is taken from the token file, and data.file names none; give one of the two";
 }
 
 struct Rule {
@@ -174,8 +174,8 @@ const std::vector<Rule>& rules() {
       {{"model.block_size", "batch.sequence_length"}, sequence_in_block},
       {{"optimizer.learning_rate", "optimizer.minimum_learning_rate"}, learning_rate_schedule},
       {{"optimizer.warmup_steps", "optimizer.decay_steps", "optimizer.schedule", "training.steps"}, warmup_in_run},
-      {{"training.evaluate_every", "data.validation_files", "data.validation_fraction"}, evaluation_has_data},
-      {{"model.vocabulary", "data.files"}, vocabulary_is_known},
+      {{"training.evaluate_every", "data.validation_file", "data.validation_fraction"}, evaluation_has_data},
+      {{"model.vocabulary", "data.file"}, vocabulary_is_known},
   };
   return table;
 }

@@ -119,14 +119,6 @@ std::string read(const Json& json, const Limits&, std::string& value) {
   return "";
 }
 
-std::string read(const Json& json, const Limits&, std::vector<std::string>& value) {
-  const bool texts =
-      json.is_array() && std::all_of(json.begin(), json.end(), [](const Json& j) { return j.is_string(); });
-  if (!texts && !json.is_string()) return type_problem(json, "a list of texts, or one text");
-  value = json.is_string() ? std::vector{json.get<std::string>()} : json.get<std::vector<std::string>>();
-  return "";
-}
-
 std::string read_choice(const Json& json, const std::vector<std::string>& names, std::size_t& index) {
   if (!json.is_string()) return type_problem(json, fmt::format("one of {}", fmt::join(names, ", ")));
   const auto found = std::find(names.begin(), names.end(), json.get<std::string>());
@@ -139,7 +131,6 @@ Json write(std::int64_t value) { return value; }
 Json write(double value) { return value; }
 Json write(bool value) { return value; }
 Json write(const std::string& value) { return value; }
-Json write(const std::vector<std::string>& value) { return value; }
 
 }  // namespace config_values
 }  // namespace annulus

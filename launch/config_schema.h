@@ -67,14 +67,12 @@ std::string read(const Json& json, const Limits& limits, std::int64_t& value);
 std::string read(const Json& json, const Limits& limits, double& value);
 std::string read(const Json& json, const Limits& limits, bool& value);
 std::string read(const Json& json, const Limits& limits, std::string& value);
-std::string read(const Json& json, const Limits& limits, std::vector<std::string>& value);
 /// The index of the choice, or what is wrong.
 std::string read_choice(const Json& json, const std::vector<std::string>& names, std::size_t& index);
 Json write(std::int64_t value);
 Json write(double value);
 Json write(bool value);
 Json write(const std::string& value);
-Json write(const std::vector<std::string>& value);
 
 template <class T>
 constexpr std::string_view type_name() {
@@ -82,7 +80,6 @@ constexpr std::string_view type_name() {
   if constexpr (std::is_same_v<T, double>) return "number";
   if constexpr (std::is_same_v<T, bool>) return "true or false";
   if constexpr (std::is_same_v<T, std::string>) return "text";
-  if constexpr (std::is_same_v<T, std::vector<std::string>>) return "list of texts";
 }
 
 }  // namespace config_values

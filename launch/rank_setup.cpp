@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "runtime/core/host_memory.h"
-#include "runtime/training/glob.h"
 #include "runtime/training/token_file.h"
 
 namespace annulus {
@@ -16,20 +15,13 @@ constexpr double kTimesExpected = 100;  // an op that takes so many times its pr
 
 constexpr double gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
-/// The largest vocabulary of the token files: that which all of them fit in.
 std::int64_t vocabulary_of(const DataConfig& data) {
-  std::int64_t vocabulary = 0;
-  for (const std::string& path : expand_globs(data.files)) {
-    const std::int64_t own = TokenFile(path).info().vocabulary_size;
-    if (own == 0) {
-      throw ConfigError(fmt::format(
-          "model.vocabulary=0, but {} does not say how large its vocabulary is; give model.vocabulary (50257 "
-          "for GPT-2's tokens)",
-          path));
-    }
-    vocabulary = std::max(vocabulary, own);
-  }
-  return vocabulary;
+  const std::int64_t vocabulary = TokenFile(data.file).info().vocabulary_size;
+  if (vocabulary > 0) return vocabulary;
+  throw ConfigError(fmt::format(
+      "model.vocabulary=0, but {} does not say how large its vocabulary is; give model.vocabulary (50257 for "
+      "GPT-2's tokens)",
+      data.file));
 }
 
 }  // namespace

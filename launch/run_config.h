@@ -27,7 +27,7 @@ struct ParallelConfig {
 };
 
 struct DataConfig {
-  std::vector<std::string> files, validation_files;
+  std::string file, validation_file;
   double validation_fraction = 0;
   bool shuffle = true;
 };

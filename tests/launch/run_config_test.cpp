@@ -59,14 +59,14 @@ TEST(RunConfig, ReadsCommentsAndFillsInWhatFollows) {
 TEST(RunConfig, OverridesReplaceTheFile) {
   const RunConfig config =
       small({"model.layers=7", "model.activation=gelu_erf", "parallel.layout=\"striped\"", "output.folder=17",
-             "data.files=[\"a\", \"b\"]", "data.validation_files=c", "optimizer.learning_rate=1e-3",
-             "training.dtype=f64", "data.shuffle=false", "model.dropout.residual=0.1"});
+             "data.file=a", "data.validation_file=\"c\"", "optimizer.learning_rate=1e-3", "training.dtype=f64",
+             "data.shuffle=false", "model.dropout.residual=0.1"});
   EXPECT_EQ(config.model.layers, 7);
   EXPECT_EQ(config.model.activation, Activation::gelu_erf);
   EXPECT_EQ(config.parallel.layout, RingLayout::striped);
   EXPECT_EQ(config.output.folder, "17");
-  EXPECT_EQ(config.data.files, (Texts{"a", "b"}));
-  EXPECT_EQ(config.data.validation_files, Texts{"c"});
+  EXPECT_EQ(config.data.file, "a");
+  EXPECT_EQ(config.data.validation_file, "c");
   EXPECT_EQ(config.optimizer.learning_rate, 1e-3);
   EXPECT_EQ(config.training.dtype, DType::f64);
   EXPECT_FALSE(config.data.shuffle);
@@ -76,7 +76,7 @@ TEST(RunConfig, OverridesReplaceTheFile) {
 TEST(RunConfig, TheResolvedConfigurationParsesBackToItself) {
   const RunConfig config =
       small({"parallel.cp=2", "parallel.layout=zigzag", "optimizer.learning_rate=0.000123456789012345",
-             "data.files=[\"x*.bin\"]", "training.seed=9007199254740993"},
+             "data.file=x.bin", "training.seed=9007199254740993"},
             4);
   const std::string json = to_json(config);
   const RunConfig again = parse_run_config(json, "elsewhere.json", {}, 4);
@@ -113,7 +113,8 @@ TEST(RunConfig, WrongTypesAndRanges) {
   EXPECT_EQ(problem({"data.shuffle=1"}), "data.shuffle=1 is a number; it must be true or false");
   EXPECT_EQ(problem({"parallel.layout=zig-zag"}),
             "parallel.layout=\"zig-zag\" is not known; it must be one of contiguous, striped, zigzag");
-  EXPECT_EQ(problem({"data.files=[1]"}), "data.files=[1] is a list; it must be a list of texts, or one text");
+  EXPECT_EQ(problems_of(R"({"model": {"vocabulary": 5}, "data": {"file": [1]}})", {}),
+            Texts{"data.file=[1] is a list; it must be text"});
   EXPECT_EQ(problem({"training.seed=18446744073709551615"}),
             "training.seed=18446744073709551615 is too large for 64 bits");
 }
@@ -138,7 +139,7 @@ TEST(RunConfig, ModelsThatDoNotDivide) {
             "batch.sequence_length=32 is longer than the position table, model.block_size=16; use sequence_length at "
             "most 16");
   EXPECT_EQ(problem({"model.vocabulary=0"}),
-            "model.vocabulary=0 is taken from the token files, and data.files names none; give one of the two");
+            "model.vocabulary=0 is taken from the token file, and data.file names none; give one of the two");
 }
 
 TEST(RunConfig, MeshesAndBatchesThatDoNotDivide) {
@@ -179,7 +180,7 @@ TEST(RunConfig, TrainingThatDoesNotFit) {
   EXPECT_EQ(problem({"optimizer.learning_rate=0.001", "optimizer.minimum_learning_rate=0.01"}),
             "optimizer.minimum_learning_rate=0.01 is above optimizer.learning_rate=0.001; use at most that");
   EXPECT_EQ(problem({"training.evaluate_every=5"}),
-            "training.evaluate_every=5 has nothing to evaluate on; give data.validation_files, or a "
+            "training.evaluate_every=5 has nothing to evaluate on; give data.validation_file, or a "
             "data.validation_fraction such "
             "as 0.1");
 }
