@@ -8,11 +8,20 @@
 #include <random>
 
 #include "collectives/socket.h"
+#include "runtime/core/random.h"
 
 namespace annulus {
 namespace {
 
 constexpr std::int64_t kPage = 4096;
+
+/// What the names of this host's windows begin with: containers and namespaces may share memory and yet be hosts of
+/// their own.
+std::string name_prefix() {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  return fmt::format("/annulus-{:016x}-", stream_id(host));
+}
 
 }  // namespace
 
@@ -43,7 +52,7 @@ std::unique_ptr<SharedWindow> SharedWindow::map(int file, int ranks, std::int64_
 
 std::unique_ptr<SharedWindow> SharedWindow::create(int ranks, std::int64_t slot_bytes, std::string& name) {
   std::random_device random;
-  name = fmt::format("/annulus-{:08x}{:08x}{:08x}", random(), random(), random());
+  name = fmt::format("{}{:08x}{:08x}", name_prefix(), random(), random());
   const FileDescriptor file(shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
   if (!file.open()) return nullptr;
   // Takes the pages now: to run out of them at a later touch would kill the process.
@@ -55,6 +64,7 @@ std::unique_ptr<SharedWindow> SharedWindow::create(int ranks, std::int64_t slot_
 }
 
 std::unique_ptr<SharedWindow> SharedWindow::open(const std::string& name, int ranks, std::int64_t slot_bytes) {
+  if (!name.starts_with(name_prefix())) return nullptr;
   const FileDescriptor file(shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0));
   return file.open() ? map(file.number(), ranks, slot_bytes) : nullptr;
 }

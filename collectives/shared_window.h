@@ -20,7 +20,7 @@ class SharedWindow {
 
   /// A new window, its pages already taken, and a name under which others can open it. Null where there is no room.
   static std::unique_ptr<SharedWindow> create(int ranks, std::int64_t slot_bytes, std::string& name);
-  /// Null where this host does not know the name.
+  /// Null where the name is another host's.
   static std::unique_ptr<SharedWindow> open(const std::string& name, int ranks, std::int64_t slot_bytes);
   /// Takes the name away; the memory goes with its last user.
   static void unlink(const std::string& name);
