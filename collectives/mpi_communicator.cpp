@@ -116,8 +116,12 @@ class Exchange final : public MessageExchange {
 
   bool test() override {
     int done = 0;
-    check(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE), group_,
-          request_);
+    statuses_.resize(requests_.size());
+    const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data());
+    if (code == MPI_ERR_IN_STATUS) {
+      for (const MPI_Status& status : statuses_) check(status.MPI_ERROR, group_, request_);
+    }
+    check(code, group_, request_);
     if (done) requests_.clear();
     return done != 0;
   }
@@ -126,6 +130,7 @@ class Exchange final : public MessageExchange {
   const Group& group_;
   const Request request_;
   std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
 };
 
 /// A message, or a collective of MPI's.
