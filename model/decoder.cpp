@@ -32,8 +32,9 @@ ValueId decoder_loss(ModelContext& context, const BatchInputs& inputs) {
     const std::int64_t padded =
         padded_vocabulary(config.vocabulary, config.vocabulary_padding, recorder.mesh().size(mesh_axis::kTensor));
     table = context.parameters.get("tokens", {config.vocabulary, config.hidden},
-                                   {sharded_over(mesh_axis::kTensor, 0), normal, padded});
-    const ValueId positions = context.parameters.get("positions", {config.block_size, config.hidden}, {{}, normal, 0});
+                                   {sharded_over(mesh_axis::kTensor, 0), normal, padded, WeightDecay::on});
+    const ValueId positions =
+        context.parameters.get("positions", {config.block_size, config.hidden}, {{}, normal, 0, WeightDecay::on});
     x = recorder.add(tp.leave(recorder.embed(inputs.ids, table)), recorder.embed(tp.rows(inputs.positions), positions));
     x = context.dropout_between(x, config.dropout.embedding);
   }

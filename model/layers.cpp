@@ -17,7 +17,7 @@ ValueId column_linear(ModelContext& context, const std::string& name, ValueId x,
   const Scope scope(context.recorder.program(), name);
   const int last = weight.rank() - 1;
   const Initializer normal{Initializer::Kind::normal, context.config.initial_std};
-  const ValueId w = context.parameters.get("weight", weight, {sharded_over(axes, last), normal, 0});
+  const ValueId w = context.parameters.get("weight", weight, {sharded_over(axes, last), normal, 0, WeightDecay::on});
   return bias(context, context.recorder.matmul(x, w), weight, sharded_over(axes, last - 1));
 }
 
@@ -25,8 +25,8 @@ ValueId row_linear(ModelContext& context, const std::string& name, ValueId x, co
   const Scope scope(context.recorder.program(), name);
   // Layers that write to the residual stream begin smaller, by the root of their number (GPT-2).
   const double std = context.config.initial_std / std::sqrt(2.0 * static_cast<double>(context.config.layers));
-  const ValueId w = context.parameters.get("weight", weight,
-                                           {sharded_over(mesh_axis::kTensor, 0), {Initializer::Kind::normal, std}, 0});
+  const ValueId w = context.parameters.get(
+      "weight", weight, {sharded_over(mesh_axis::kTensor, 0), {Initializer::Kind::normal, std}, 0, WeightDecay::on});
   return bias(context, context.tensor_parallel.leave(context.recorder.matmul(x, w)), weight, {});
 }
 

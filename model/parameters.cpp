@@ -46,9 +46,7 @@ ValueId ParameterTable::get(const std::string& name, const Shape& shape, const O
   const ValueId value = program_.leaf(full, Role::parameter, dtype_, padded, options.places);
   const bool known =
       std::any_of(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.value == value; });
-  if (!known)
-    parameters_.push_back(
-        {full, value, shape, padded[0], options.initializer, shape.rank() > 1 ? WeightDecay::on : WeightDecay::off});
+  if (!known) parameters_.push_back({full, value, shape, padded[0], options.initializer, options.decay});
   return value;
 }
 

@@ -35,8 +35,9 @@ class ParameterTable {
     Placements places{};
     Initializer initializer;
     std::int64_t padded_rows = 0;  ///< 0: as many as the shape has
+    WeightDecay decay = WeightDecay::off;
   };
-  /// The weight `name` below the program's scope; declared by the first call. Matrices decay, vectors do not.
+  /// The weight `name` below the program's scope; declared by the first call.
   ValueId get(const std::string& name, const Shape& shape, const Options& options);
 
   const std::vector<Parameter>& all() const { return parameters_; }
