@@ -24,7 +24,7 @@ TEST(Parameters, WeightsAndEmbeddingsDecayBiasesAndNormsDoNot) {
     decaying += expected;
   }
   EXPECT_EQ(decaying, 7);
-  EXPECT_EQ(step.parameters.size(), 17u);
+  EXPECT_EQ(step.parameters.size(), 18u);
 }
 
 }  // namespace
