@@ -1,14 +1,12 @@
 #include "runtime/cpu/matmul.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <tuple>
 
-#include "runtime/cpu/parallel.h"
+#include "runtime/cpu/product_f64.h"
 
 namespace annulus {
 namespace {
@@ -53,19 +51,6 @@ Product prepare(const ProductKey& key, const dnnl::engine& engine) {
   return product;
 }
 
-/// Rows of c are shared out: the library has no threads of its own.
-void product_f64(Matmul::Form form, const Matmul::Sizes& sizes, const double* a, const double* b, double* c) {
-  const auto [m, n, k] = sizes;
-  const bool left_transposed = form == Matmul::Form::tn, right_transposed = form == Matmul::Form::nt;
-  parallel_ranges(m, 8, [=, m = m, n = n, k = k](std::int64_t begin, std::int64_t end) {
-    const auto as_int = [](std::int64_t size) { return static_cast<int>(size); };
-    cblas_dgemm(CblasRowMajor, left_transposed ? CblasTrans : CblasNoTrans,
-                right_transposed ? CblasTrans : CblasNoTrans, as_int(end - begin), as_int(n), as_int(k), 1.0,
-                left_transposed ? a + begin : a + begin * k, as_int(left_transposed ? m : k), b,
-                as_int(right_transposed ? k : n), 0.0, c + begin * n, as_int(n));
-  });
-}
-
 bool is_empty(const Matmul::Sizes& sizes) { return sizes.m == 0 || sizes.n == 0 || sizes.k == 0; }
 
 }  // namespace
@@ -93,7 +78,8 @@ ProductCache::~ProductCache() = default;
 
 std::int64_t ProductCache::workspace_bytes(const Matmul& op, const ValueType& a, const ValueType& b) {
   const Matmul::Sizes sizes = op.sizes(a.shape, b.shape);
-  if (a.dtype != DType::f32 || is_empty(sizes)) return 0;
+  if (is_empty(sizes)) return 0;
+  if (a.dtype == DType::f64) return product_f64_workspace_bytes();
   return library_->find({op.form(), sizes}).scratchpad_bytes;
 }
 
@@ -106,7 +92,7 @@ void ProductCache::run(const Matmul& op, const KernelArguments& arguments) {
   }
   arguments.counters->product_flops += 2.0 * static_cast<double>(sizes.m * sizes.n * sizes.k);
   if (c.dtype == DType::f64) {
-    product_f64(op.form(), sizes, a.as<double>(), b.as<double>(), c.as<double>());
+    product_f64(op.form(), sizes, a.as<double>(), b.as<double>(), c.as<double>(), arguments.workspace);
     return;
   }
   Product& product = library_->find({op.form(), sizes});

@@ -36,6 +36,7 @@ TYPED_TEST(MatmulTest, AllForms) {
     for (int round = 0; round < 8; ++round) this->check(form, this->size(70), this->size(70), this->size(70));
     this->check(form, 1, 1, 1);
     this->check(form, 64, 192, 64);
+    this->check(form, 101, 131, 523);  // several blocks each way
   }
 }
 
