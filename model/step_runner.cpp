@@ -30,8 +30,12 @@ void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch&
 
 StepRunner::StepRunner(const MeshAxes& mesh, const StepOptions& options, Tail tail, Device& device,
                        CommunicatorLookup communicators, ExecutorOptions executor_options)
+    : StepRunner(record_train_step(mesh, options, tail), options, device, std::move(communicators), executor_options) {}
+
+StepRunner::StepRunner(TrainStep step, const StepOptions& options, Device& device, CommunicatorLookup communicators,
+                       ExecutorOptions executor_options)
     : options_(options),
-      step_(record_train_step(mesh, options_, tail)),
+      step_(std::move(step)),
       executor_(step_.program, device, std::move(communicators), executor_options) {}
 
 void StepRunner::initialize() {

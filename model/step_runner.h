@@ -25,6 +25,9 @@ class StepRunner {
  public:
   StepRunner(const MeshAxes& mesh, const StepOptions& options, Tail tail, Device& device,
              CommunicatorLookup communicators, ExecutorOptions executor_options = {});
+  /// Runs a step that was recorded with `options`.
+  StepRunner(TrainStep step, const StepOptions& options, Device& device, CommunicatorLookup communicators,
+             ExecutorOptions executor_options = {});
 
   const TrainStep& step() const { return step_; }
   Executor& executor() { return executor_; }

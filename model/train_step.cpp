@@ -11,8 +11,11 @@ using Gradients = std::map<ValueId, ValueId>;
 
 class StepRecorder {
  public:
-  StepRecorder(const MeshAxes& mesh, const StepOptions& options)
-      : program_(mesh), recorder_(program_), parameters_(program_, options.dtype), options_(options) {}
+  StepRecorder(const MeshAxes& mesh, const StepOptions& options, CollectiveFilter filter = {})
+      : program_(mesh),
+        recorder_(program_, std::move(filter)),
+        parameters_(program_, options.dtype),
+        options_(options) {}
 
   EvaluateStep evaluate() {
     program_.begin_segment("evaluate", 1);
@@ -147,8 +150,8 @@ class StepRecorder {
 
 }  // namespace
 
-TrainStep record_train_step(const MeshAxes& mesh, const StepOptions& options, Tail tail) {
-  return StepRecorder(mesh, options).train(tail);
+TrainStep record_train_step(const MeshAxes& mesh, const StepOptions& options, Tail tail, CollectiveFilter filter) {
+  return StepRecorder(mesh, options, std::move(filter)).train(tail);
 }
 
 EvaluateStep record_evaluate_step(const MeshAxes& mesh, const StepOptions& options) {

@@ -40,8 +40,10 @@ struct TrainStep {
   ValueId summary = kNoValue;  ///< f64 [4]: see Clip
 };
 
-/// Throws ConfigError, ShapeError or PlacementError where model, mesh and sizes do not fit.
-TrainStep record_train_step(const MeshAxes& mesh, const StepOptions& options, Tail tail = Tail::update);
+/// Throws ConfigError, ShapeError or PlacementError where model, mesh and sizes do not fit. `filter` changes what the
+/// forward asks of other ranks: see Recorder.
+TrainStep record_train_step(const MeshAxes& mesh, const StepOptions& options, Tail tail = Tail::update,
+                            CollectiveFilter filter = {});
 
 /// A forward pass without dropout that gives the sums of one micro-batch, reduced over dp and cp.
 struct EvaluateStep {

@@ -28,24 +28,27 @@ Recorder::AttentionResult Recorder::attention(ValueId q, ValueId kv, ValueId row
   return {outputs[0], outputs[1]};
 }
 
-ValueId Recorder::all_reduce(ValueId x, AxisSet axes, Reduction reduction) {
-  axes = mesh().live(axes);
-  return axes.empty() ? x : one<AllReduce>({x}, axes, reduction);
-}
-
-ValueId Recorder::all_gather(ValueId x, AxisSet axes, int dim) {
-  axes = mesh().live(axes);
-  return axes.empty() ? x : one<AllGather>({x}, axes, dim);
-}
-
-ValueId Recorder::reduce_scatter(ValueId x, AxisSet axes, int dim) {
-  axes = mesh().live(axes);
-  return axes.empty() ? x : one<ReduceScatter>({x}, axes, dim);
-}
-
-ValueId Recorder::slice(ValueId x, AxisSet axes, int dim) {
-  axes = mesh().live(axes);
-  return axes.empty() ? x : one<Slice>({x}, axes, dim, mesh().index(axes), mesh().size(axes));
+ValueId Recorder::collective(ValueId x, CollectiveRequest request) {
+  request.axes = mesh().live(request.axes);
+  if (request.axes.empty()) return x;
+  if (filter_) {
+    const auto filtered = filter_(request);
+    if (!filtered) return x;
+    request = *filtered;
+  }
+  const AxisSet axes = request.axes;
+  switch (request.kind) {
+    case OpKind::all_reduce:
+      return one<AllReduce>({x}, axes, request.reduction);
+    case OpKind::all_gather:
+      return one<AllGather>({x}, axes, request.dim);
+    case OpKind::reduce_scatter:
+      return one<ReduceScatter>({x}, axes, request.dim);
+    case OpKind::slice:
+      return one<Slice>({x}, axes, request.dim, mesh().index(axes), mesh().size(axes));
+    default:
+      throw InternalError(std::string(name_of(request.kind)) + " is not a collective that models record");
+  }
 }
 
 }  // namespace annulus

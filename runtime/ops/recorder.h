@@ -1,14 +1,27 @@
 #pragma once
 
+#include <functional>
+#include <optional>
+
 #include "runtime/ops/op_table.h"
 
 namespace annulus {
+
+/// A collective, or a slice, that model code asks for.
+struct CollectiveRequest {
+  OpKind kind = OpKind::all_reduce;
+  AxisSet axes;
+  Reduction reduction = Reduction::sum;  ///< of an all-reduce
+  int dim = 0;                           ///< of the others
+};
+/// Replaces a request, or drops it by returning nothing: tests record wrong shardings with it, on purpose.
+using CollectiveFilter = std::function<std::optional<CollectiveRequest>(const CollectiveRequest&)>;
 
 /// The typed calls that model code makes: each records one op of the program and returns its value. Collectives over
 /// axes of one rank record nothing and return their operand.
 class Recorder {
  public:
-  explicit Recorder(Program& program) : program_(program) {}
+  explicit Recorder(Program& program, CollectiveFilter filter = {}) : program_(program), filter_(std::move(filter)) {}
   Program& program() { return program_; }
   const MeshAxes& mesh() const { return program_.mesh(); }
   const ValueType& type(ValueId id) const { return program_.type(id); }
@@ -43,12 +56,19 @@ class Recorder {
     return one<Nll>({logits, sum_exp, max, target, targets, weights}, shard(logits, vocabulary));
   }
 
-  ValueId all_reduce(ValueId x, AxisSet axes, Reduction reduction = Reduction::sum);
-  ValueId all_gather(ValueId x, AxisSet axes, int dim);
-  ValueId reduce_scatter(ValueId x, AxisSet axes, int dim);
-  ValueId slice(ValueId x, AxisSet axes, int dim);
+  ValueId all_reduce(ValueId x, AxisSet axes, Reduction reduction = Reduction::sum) {
+    return collective(x, {OpKind::all_reduce, axes, reduction, 0});
+  }
+  ValueId all_gather(ValueId x, AxisSet axes, int dim) {
+    return collective(x, {OpKind::all_gather, axes, Reduction::sum, dim});
+  }
+  ValueId reduce_scatter(ValueId x, AxisSet axes, int dim) {
+    return collective(x, {OpKind::reduce_scatter, axes, Reduction::sum, dim});
+  }
+  ValueId slice(ValueId x, AxisSet axes, int dim) { return collective(x, {OpKind::slice, axes, Reduction::sum, dim}); }
 
  private:
+  ValueId collective(ValueId x, CollectiveRequest request);
   template <class Type, class... Arguments>
   ValueId one(std::vector<ValueId> inputs, Arguments&&... arguments) {
     return program_.emit_one(std::make_shared<Type>(std::forward<Arguments>(arguments)...), std::move(inputs));
@@ -59,6 +79,7 @@ class Recorder {
   }
 
   Program& program_;
+  CollectiveFilter filter_;
 };
 
 }  // namespace annulus
