@@ -25,6 +25,8 @@ const std::vector<Command>& commands();
 
 int run_tokenize(Arguments arguments);
 int run_info(Arguments arguments);
+int run_train(Process& process, Arguments arguments);
+int run_calibrate(Process& process, Arguments arguments);
 int run_verify(Process& process, Arguments arguments);
 
 }  // namespace annulus

@@ -4,9 +4,11 @@ namespace annulus {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
+      {"train", "Trains a model on all ranks of the job", run_train},
       {"verify", "Holds a step on this mesh against the same step on one rank, and its counts against the model",
        run_verify},
       {"tokenize", "Text files to a token file, training a tokenizer where asked to", run_tokenize},
+      {"calibrate", "Measures this machine's kernels and collectives, for predictions", run_calibrate},
       {"info", "Versions, processors and memory; the configuration reference", run_info},
   };
   return table;

@@ -1,0 +1,247 @@
+#include "launch/trainer.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "launch/build_info.h"
+#include "model/analytic/of_step.h"
+#include "model/huggingface.h"
+#include "runtime/core/host_memory.h"
+#include "runtime/execute/calibration.h"
+
+namespace annulus {
+namespace {
+
+constexpr std::int64_t kProbeEvery = 50;      // steps between two without overlap: what compute takes undisturbed
+constexpr std::int64_t kFirstProbe = 2;       // the first step is slower than any other
+constexpr double kSecondsBetweenLines = 0.5;  // of progress
+
+LearningRateSchedule schedule_of(const RunConfig& config) {
+  const OptimizerConfig& o = config.optimizer;
+  return {.decay = o.schedule,
+          .peak = o.learning_rate,
+          .minimum = o.minimum_learning_rate,
+          .warmup_steps = o.warmup_steps,
+          .total_steps = config.training.steps,
+          .decay_steps = o.decay_steps};
+}
+
+}  // namespace
+
+Trainer::Trainer(Process& process, RunConfig config)
+    : process_(process),
+      config_(std::move(config)),
+      mesh_(make_mesh(mesh_shape_of(config_), process.rank())),
+      options_(step_options_of(config_)),
+      threads_(process.claim_cores(config_.device.threads)),
+      device_(threads_),
+      watched_(process),
+      groups_(process.world(), mesh_),
+      clock_(align_clock(process.world())) {
+  process_.set_place(coordinates(mesh_));
+  open_inputs();
+  choose_profile();
+  plan();
+  make_folder();
+  const CommunicatorLookup groups = [this](AxisSet axes) -> Communicator& { return groups_.over(axes); };
+  ExecutorOptions executor_options;
+  executor_options.progress = config_.communication.progress;
+  executor_options.monitor = &watched_;
+  runner_ = std::make_unique<StepRunner>(mesh_, options_, Tail::update, device_, groups, executor_options);
+  if (config_.training.evaluate_every > 0) {
+    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups, executor_options);
+  }
+  runner_->initialize();
+  if (initial_) load_huggingface(*initial_, config_.model, runner_->step().parameters, runner_->executor());
+  initial_.reset();
+
+  Executor& executor = runner_->executor();
+  StepPrediction prediction = predict_step(executor.program(), executor.schedule(), profile_);
+  std::vector<double> expected;
+  for (const OpPrediction& op : prediction.ops) expected.push_back(op.seconds);
+  executor.set_expected_seconds(std::move(expected));
+  expectation_ =
+      expectation_of(symbols_of(mesh_, options_), prediction, profile_, options_.dtype, executor.plan().arena_bytes);
+  ledger_ = std::make_unique<Ledger>(executor.program(), executor.schedule(), std::move(prediction));
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::open_inputs() {
+  // Reading every token is one rank's work on each host.
+  const auto check = process_.local_rank() == 0 ? DataSource::Check::every_token : DataSource::Check::headers;
+  process_.agree([&] {
+    std::vector<std::string> problems = problems_of(schedule_of(config_));
+    if (!problems.empty()) throw ConfigError(problems);
+    data_ = std::make_unique<DataSource>(config_, check);
+    if (config_.training.evaluate_every > 0 && data_->validation_sequences() == 0) {
+      throw ConfigError(
+          "data.validation_fraction leaves no sequence to evaluate on; raise it, or give data.validation_file");
+    }
+    if (config_.training.initial_weights.empty()) return;
+    initial_ = std::make_unique<SafetensorsReader>(config_.training.initial_weights);
+    check_huggingface(*initial_, config_.model);
+  });
+}
+
+void Trainer::choose_profile() {
+  if (!config_.log.profile.empty()) {
+    process_.agree([&] { profile_ = load_hardware_profile(config_.log.profile); });
+    return;
+  }
+  const double begin = now_seconds();
+  CpuDevice device(threads_);
+  profile_ =
+      calibrate(device, process_.world(),
+                {.mode = CalibrationMode::quick, .threads = threads_, .progress = config_.communication.progress});
+  say(fmt::format("no log.profile: a short one was measured in {:.1f} s (annulus calibrate makes a better one)",
+                  now_seconds() - begin));
+}
+
+void Trainer::plan() {
+  const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
+    return device_.workspace_bytes(definition, inputs, outputs);
+  };
+  const TrainStep step = record_train_step(mesh_, options_);
+  check_same_collectives(process_, step.program);
+  MemoryNeed need = memory_need_of(step, plan_memory(step.program, make_schedule(step.program), workspace));
+  const std::int64_t training_bytes = need.arena_bytes;
+  if (config_.training.evaluate_every > 0) {
+    const EvaluateStep evaluate = record_evaluate_step(mesh_, options_);
+    need.arena_bytes += plan_memory(evaluate.program, make_schedule(evaluate.program), workspace).arena_bytes;
+  }
+  check_memory(process_, need);
+  say(fmt::format("mesh tp {} x cp {} x dp {}, {} threads a rank; arena {:.1f} MiB a rank; peak: {} ({:.0f} GFLOP/s)",
+                  config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, threads_,
+                  static_cast<double>(training_bytes) / (1 << 20), profile_.peak_name,
+                  profile_.peak_flops_per_second / 1e9));
+}
+
+void Trainer::make_folder() {
+  process_.agree([&] {
+    if (!process_.is_first()) return;
+    folder_ = std::make_unique<RunFolder>(config_.output.folder);
+    if (config_.log.profile.empty()) {
+      config_.log.profile = folder_->file("profile.json");
+      save_hardware_profile(profile_, config_.log.profile);
+    }
+    write_file_atomically(folder_->file("config.json"), to_json(config_));
+    describe_run();
+    metrics_ = std::make_unique<MetricsWriter>(folder_->file("metrics.jsonl"));
+  });
+}
+
+void Trainer::describe_run() const {
+  nlohmann::ordered_json run;
+  for (const auto& [name, version] : build_info()) run["versions"][name] = version;
+  run["hosts"] = process_.hosts();
+  run["device"] = device_.description();
+  run["threads_per_rank"] = threads_;
+  run["data"] = nlohmann::ordered_json::parse(data_->describe());
+  write_file_atomically(folder_->file("run.json"), run.dump(2) + "\n");
+}
+
+void Trainer::run() {
+  watch_for_stop_signals();
+  begun_seconds_ = now_seconds();
+  std::int64_t step = 0;
+  while (step < config_.training.steps && !stop_) {
+    log(take_step(++step));
+    if (evaluator_ && step % config_.training.evaluate_every == 0) evaluate(step);
+    if (config_.training.export_every > 0 && step % config_.training.export_every == 0) export_weights(step);
+  }
+  finish(step);
+}
+
+StepReport Trainer::take_step(std::int64_t step) {
+  const double begin = now_seconds();
+  StepReport report;
+  report.step = step;
+  report.learning_rate = learning_rate(schedule_of(config_), step - 1);
+  const OptimizerConfig& o = config_.optimizer;
+  const StepHyper hyper{report.learning_rate, 1 - std::pow(o.beta1, step), 1 - std::pow(o.beta2, step)};
+  const Overlap overlap = step % kProbeEvery == kFirstProbe ? Overlap::off : Overlap::on;
+  const StepTrace& trace = runner_->run(step, hyper, data_->training(step - 1), overlap);
+  const Executor& executor = runner_->executor();
+  const std::vector<double> last = last_arrivals(
+      trace, executor.schedule(), [this](AxisSet axes) -> Communicator& { return groups_.over(axes); }, clock_.seconds);
+  report.summary = runner_->summary();
+
+  struct Mine {
+    StepTotals totals;
+    double seconds;
+    std::int64_t peak_bytes, stop;
+  };
+  const Mine mine{ledger_->add(trace, last, overlap), now_seconds() - begin, peak_resident_bytes(), stop_signal_came()};
+  std::vector<StepTotals> totals;
+  for (const Mine& one : process_.gather(mine)) {
+    totals.push_back(one.totals);
+    report.seconds = std::max(report.seconds, one.seconds);
+    report.process_peak_bytes = std::max(report.process_peak_bytes, one.peak_bytes);
+    stop_ = stop_ || one.stop != 0;
+  }
+  report.totals = over_ranks(totals);
+  return report;
+}
+
+void Trainer::log(const StepReport& report) {
+  if (process_.is_first()) {
+    metrics_->write(metrics_of(report, expectation_));
+    const double now = now_seconds();
+    const bool due =
+        now - said_seconds_ >= kSecondsBetweenLines || report.step == 1 || report.step == config_.training.steps;
+    if (due) {
+      said_seconds_ = now;
+      const double remaining = (now - begun_seconds_) / static_cast<double>(report.step) *
+                               static_cast<double>(config_.training.steps - report.step);
+      say(progress_line(report, expectation_, config_.training.steps, remaining));
+    }
+  }
+  if (!std::isfinite(report.summary.loss) || !std::isfinite(report.summary.gradient_norm)) {
+    throw Error(fmt::format(
+        "step {}: loss {} and gradient norm {} are not finite; lower optimizer.learning_rate, or raise warmup_steps",
+        report.step, report.summary.loss, report.summary.gradient_norm));
+  }
+}
+
+void Trainer::evaluate(std::int64_t step) {
+  evaluator_->copy_weights(*runner_);
+  const std::int64_t sequences =
+      std::min(data_->validation_sequences(), config_.training.evaluate_batches * config_.batch.global_sequences);
+  const double loss = evaluator_->loss(data_->validation(), sequences);
+  if (!process_.is_first()) return;
+  metrics_->write({{"step", step}, {"validation_loss", loss}, {"validation_perplexity", std::exp(loss)}});
+  say(fmt::format("step {}  validation loss {:.4f}  perplexity {:.2f}  ({} sequences)", step, loss, std::exp(loss),
+                  sequences));
+}
+
+void Trainer::export_weights(std::int64_t step) {
+  if (step == exported_step_) return;
+  const std::string path = process_.is_first() ? folder_->weights(step) : "";
+  export_huggingface(path, config_.model, runner_->step().parameters, runner_->executor(), process_.world());
+  exported_step_ = step;
+  say(fmt::format("wrote {}", path));
+}
+
+void Trainer::finish(std::int64_t steps_done) {
+  if (evaluator_ && steps_done % config_.training.evaluate_every != 0) evaluate(steps_done);
+  export_weights(steps_done);
+  if (!process_.is_first()) return;
+  write_file_atomically(folder_->file("ledger.json"), ledger_->json());
+  const double seconds = now_seconds() - begun_seconds_;
+  if (stop_) say("told to stop: the run ends here");
+  say(fmt::format("{} steps in {:.1f} s; one step, rank 0, medians:", steps_done, seconds));
+  say(ledger_table(ledger_->groups()));
+  say(fmt::format("run folder: {}", folder_->path()));
+}
+
+void Trainer::say(const std::string& line) const {
+  if (!process_.is_first()) return;
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
+}
+
+}  // namespace annulus

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "collectives/clock.h"
+#include "launch/data_source.h"
+#include "launch/evaluation.h"
+#include "launch/rank_setup.h"
+#include "launch/run_folder.h"
+#include "launch/step_report.h"
+#include "runtime/cpu/device.h"
+#include "runtime/training/safetensors.h"
+
+namespace annulus {
+
+/// One rank of a training run, from the configuration to the last weights.
+class Trainer {
+ public:
+  /// Checks everything that can be checked before the first step, makes the run folder and the weights. Collective;
+  /// throws AgreedConfigError for what the user can mend.
+  Trainer(Process& process, RunConfig config);
+  ~Trainer();
+
+  /// Trains, logs, evaluates, exports. Ends early, in good order, where a rank is told to stop (SIGTERM, SIGINT).
+  void run();
+
+ private:
+  void open_inputs();
+  void choose_profile();
+  void plan();
+  void make_folder();
+  void describe_run() const;
+
+  StepReport take_step(std::int64_t step);
+  void log(const StepReport& report);
+  void evaluate(std::int64_t step);
+  void export_weights(std::int64_t step);
+  void finish(std::int64_t steps_done);
+  /// Prints on the first rank.
+  void say(const std::string& line) const;
+
+  Process& process_;
+  RunConfig config_;
+  MeshAxes mesh_;
+  StepOptions options_;
+  int threads_;
+  CpuDevice device_;
+  WatchedOps watched_;
+  Groups groups_;
+  ClockOffset clock_;
+  HardwareProfile profile_;
+  std::unique_ptr<DataSource> data_;
+  std::unique_ptr<SafetensorsReader> initial_;
+  std::unique_ptr<RunFolder> folder_;       ///< on the first rank
+  std::unique_ptr<MetricsWriter> metrics_;  ///< on the first rank
+  std::unique_ptr<StepRunner> runner_;
+  std::unique_ptr<Evaluator> evaluator_;  ///< where the run evaluates
+  std::unique_ptr<Ledger> ledger_;
+  StepExpectation expectation_;
+  double begun_seconds_ = 0, said_seconds_ = 0;
+  std::int64_t exported_step_ = -1;
+  bool stop_ = false;
+};
+
+}  // namespace annulus
