@@ -61,6 +61,7 @@ class Overseer final : public WatchdogRole {
     for (int rank = 1; rank < size() && !failure; ++rank) {
       if (peers_[rank].connection.open()) failure = listen_to(rank, now);
     }
+    if (!failure) failure = silence(now);
     if (!failure && connected()) failure = hang(now);
     if (failure) {
       tell_all(kFailure, *failure);
@@ -135,8 +136,24 @@ class Overseer final : public WatchdogRole {
       peer.connection.close();
       return fmt::format("rank {} died: its connection closed without a goodbye; it was {}", rank, describe(state));
     }
-    if (now - peer.heard > options_.silence_seconds) return silence_of(rank, now - peer.heard, describe(state));
     return std::nullopt;
+  }
+
+  /// A host out of reach takes all of its ranks along: those that fell silent at about the same time are named
+  /// together.
+  std::optional<std::string> silence(double now) const {
+    std::optional<std::string> text;
+    for (int rank = 1; rank < size() && !text; ++rank) {
+      const double seconds = now - peers_[rank].heard;
+      if (!peers_[rank].connection.open() || seconds <= options_.silence_seconds) continue;
+      text = silence_of(rank, seconds, describe(states_[rank]));
+      for (int other = 1; other < size(); ++other) {
+        const bool silent = now - peers_[other].heard > 0.75 * options_.silence_seconds;
+        if (other != rank && peers_[other].connection.open() && silent)
+          *text += fmt::format("; nor has rank {}", other);
+      }
+    }
+    return text;
   }
 
   /// An operation is a hang when it is still past its deadline after everybody has told its state once more.

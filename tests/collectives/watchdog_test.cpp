@@ -192,6 +192,15 @@ TEST(Watchdog, AStoppedProcessIsNamed) {
   }
 }
 
+TEST(Watchdog, RanksThatFallSilentTogetherAreNamedTogether) {
+  Processes processes(4, kQuick, stay);
+  processes.await_ready();
+  processes.go();
+  processes.send_signal(1, SIGSTOP);
+  processes.send_signal(3, SIGSTOP);
+  processes.expect_told({0, 2}, {"has sent no heartbeat for", "nor has rank", "rank 1", "rank 3"});
+}
+
 TEST(Watchdog, AHangNamesTheOperationAndWhoIsLate) {
   Processes processes(4, kQuick, [](int rank, Watchdog& watchdog) {
     watchdog.begin(1, "matmul layers.0.mlp", 0.1);
