@@ -16,7 +16,8 @@ TYPED_TEST(ElementwiseTest, AddsAndAccumulates) {
   for (std::int64_t count : {this->size(100), std::int64_t{70001}}) {
     Operand a = this->random(this->kType, {count}), b = this->random(this->kType, {count});
     Numbers expected = a.numbers();
-    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += b.numbers()[i];
+    const Numbers added = b.numbers();
+    for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += added[i];
     expect_close(this->run(Add(), {a, b})[0].numbers(), expected, this->tolerance(1));
     expect_close(this->run(Accumulate(), {a, b})[0].numbers(), expected, this->tolerance(1));
     expect_close(this->run(Zero(), {a})[0].numbers(), Numbers(expected.size(), 0.0), 0);
@@ -76,8 +77,9 @@ TYPED_TEST(ElementwiseTest, Gelu) {
                        (gelu(form, at[i] + 2 * h) - gelu(form, at[i] - 2 * h))) /
                       (12 * h));
     }
-    expect_close(this->run(Gelu(form), {x})[0].numbers(), expected, this->tolerance(5));
-    expect_close(this->run(GeluGrad(form), {x, dy})[0].numbers(), slope, std::max(this->tolerance(15), 1e-10));
+    expect_close(this->run(Gelu(form), {x})[0].numbers(), expected, this->tolerance(5), "gelu", 1);
+    expect_close(this->run(GeluGrad(form), {x, dy})[0].numbers(), slope, std::max(this->tolerance(15), 1e-10), "slope",
+                 1);
   }
 }
 

@@ -36,7 +36,8 @@ TYPED_TEST(MatmulTest, AllForms) {
     for (int round = 0; round < 8; ++round) this->check(form, this->size(70), this->size(70), this->size(70));
     this->check(form, 1, 1, 1);
     this->check(form, 64, 192, 64);
-    this->check(form, 101, 131, 523);  // several blocks each way
+    this->check(form, 64 + this->size(50), this->size(150), this->size(150));  // rows enough to pack
+    this->check(form, 101, 131, 523);                                          // several blocks each way
   }
 }
 
