@@ -102,7 +102,7 @@ void place(const Bytes& whole, DType dtype, const HuggingFaceTensor::Piece& piec
 /// left.
 class Export {
  public:
-  Export(std::string folder, Communicator& world) : folder_(std::move(folder)), world_(world) {}
+  explicit Export(Communicator& world) : world_(world) {}
 
   template <class Action>
   void on_first(Action&& action) {
@@ -119,11 +119,10 @@ class Export {
     std::int32_t failed = problem_.has_value();
     wait(world_.broadcast(&failed, 1, DType::i32, 0));
     if (problem_) throw ConfigError(*problem_);
-    if (failed) throw ConfigError(fmt::format("{}: rank 0 cannot write weights there; see its message", folder_));
+    if (failed) throw ConfigError("rank 0 cannot write the weights; its message says why");
   }
 
  private:
-  std::string folder_;
   Communicator& world_;
   std::optional<ConfigError> problem_;
 };
@@ -168,7 +167,7 @@ void export_huggingface(const std::string& folder, const ModelConfig& model, con
   const ParametersByName by_name(parameters);
   const std::vector<HuggingFaceTensor> tensors = huggingface_tensors(model);
   std::unique_ptr<SafetensorsWriter> writer;
-  Export state(folder, world);
+  Export state(world);
   state.on_first([&] { writer = begin_files(folder, tensors, options); });
   state.agree();
   std::vector<float> elements;

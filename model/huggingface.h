@@ -24,7 +24,8 @@ void load_huggingface(const SafetensorsReader& file, const ModelConfig& model, c
 
 /// Writes `folder`/model.safetensors, as f32 (or several files and their index), and `folder`/config.json. Collective
 /// over `world`, whose ranks are numbered as in the mesh; rank 0 writes, with one tensor in memory at a time, and of
-/// the ranks that hold equal shards one sends. Where rank 0 cannot write, all ranks throw ConfigError.
+/// the ranks that hold equal shards one sends. Where rank 0 cannot write, all ranks throw ConfigError. The other ranks'
+/// `folder` is not looked at.
 void export_huggingface(const std::string& folder, const ModelConfig& model, const std::vector<Parameter>& parameters,
                         const Executor& executor, Communicator& world, const SafetensorsWriteOptions& options = {});
 
