@@ -20,7 +20,7 @@ MpiRuntime::MpiRuntime() : exceptions_(std::uncaught_exceptions()) {
     throw ConfigError(
         fmt::format("{} gives thread level {}, which does not let a communication thread call it (level {} is needed); "
                     "use an MPI built with thread support",
-                    library, provided, MPI_THREAD_SERIALIZED));
+                    library, provided, int{MPI_THREAD_SERIALIZED}));
   }
 }
 
