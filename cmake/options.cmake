@@ -15,6 +15,7 @@ add_library(annulus_options INTERFACE)
 target_include_directories(annulus_options INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(annulus_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror
                        $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # false alarms of GCC 12 on std::string (its bug 105651)
+target_compile_options(annulus_options INTERFACE -fno-math-errno)  # nobody reads errno; lets loops over sqrt be vector code
 if(ANNULUS_NATIVE)
   target_compile_options(annulus_options INTERFACE -march=native)
 endif()
