@@ -23,10 +23,12 @@ struct Command {
 /// Every command there is, in the order of the help.
 const std::vector<Command>& commands();
 
-int run_tokenize(Arguments arguments);
-int run_info(Arguments arguments);
 int run_train(Process& process, Arguments arguments);
-int run_calibrate(Process& process, Arguments arguments);
 int run_verify(Process& process, Arguments arguments);
+int run_evaluate(Process& process, Arguments arguments);
+int run_plan(Arguments arguments);
+int run_tokenize(Arguments arguments);
+int run_calibrate(Process& process, Arguments arguments);
+int run_info(Arguments arguments);
 
 }  // namespace annulus

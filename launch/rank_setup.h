@@ -17,7 +17,7 @@ namespace annulus {
 /// throws AgreedConfigError.
 RunConfig load_run_config(Process& process, const std::string& file, const std::vector<std::string>& overrides);
 
-/// The same for commands that need no job: as if `ranks` ran.
+/// The same for commands that need no job: as if `ranks` ran (or kRanksOfMesh).
 RunConfig load_run_config(std::int64_t ranks, const std::string& file, const std::vector<std::string>& overrides);
 
 MeshShape mesh_shape_of(const RunConfig& config);

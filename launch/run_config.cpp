@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -118,6 +119,8 @@ RunConfig parse_run_config(std::string_view text, std::string_view name, std::sp
       unsound.insert(path);
     }
   }
+  const ParallelConfig& mesh = config.parallel;
+  if (ranks == kRanksOfMesh) ranks = mesh.tp * mesh.cp * std::max<std::int64_t>(mesh.dp, 1);
   derive(config, ranks);
   const auto is_sound = [&](std::string_view path) { return !unsound.contains(path); };
   for (std::string& problem : broken_rules(config, ranks, is_sound)) problems.push_back(std::move(problem));

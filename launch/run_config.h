@@ -83,6 +83,9 @@ struct RunConfig {
   std::int64_t micro_batches() const { return batch.global_sequences / (parallel.dp * batch.micro_sequences); }
 };
 
+/// As many ranks as the mesh has, with one replica where dp is open: for commands that need no job.
+inline constexpr std::int64_t kRanksOfMesh = 0;
+
 /// The configuration in `text` (JSON; // and /* */ comments allowed) with `overrides` (`path=value`) on top, checked
 /// and resolved for `ranks` ranks: every 0 that stands for "what follows from the rest" is filled in, except the
 /// vocabulary, which the data tells. `name` is the file's, for messages. Throws ConfigError with every problem found.

@@ -1,0 +1,82 @@
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "launch/command.h"
+#include "launch/data_source.h"
+#include "launch/evaluation.h"
+#include "launch/rank_setup.h"
+#include "model/huggingface.h"
+#include "runtime/cpu/device.h"
+
+namespace annulus {
+namespace {
+
+struct Options {
+  std::string file;
+  std::vector<std::string> overrides;
+  std::string weights, tokens;
+  std::int64_t sequences = 0;
+};
+
+Options parse(Arguments arguments) {
+  Options options;
+  CommandLine line("evaluate", "Loss and perplexity of weights on a token file, on all ranks of the job.");
+  line.configuration(options.file, options.overrides);
+  line.option("--weights", options.weights, "safetensors file or folder in Hugging Face's GPT-2 naming");
+  line.option("--tokens", options.tokens, "The token file. Default: data.validation_file of the configuration");
+  line.option("--sequences", options.sequences, "Only the first so many sequences. 0: all");
+  line.parse(arguments);
+  std::vector<std::string> problems;
+  if (options.weights.empty())
+    problems.push_back("--weights names no weights to evaluate; give a safetensors file or its folder");
+  if (options.sequences < 0)
+    problems.push_back(fmt::format("--sequences={} is out of range; it must be at least 0", options.sequences));
+  if (!problems.empty()) throw ConfigError(problems);
+  if (!options.tokens.empty()) options.overrides.push_back("data.validation_file=\"" + options.tokens + "\"");
+  return options;
+}
+
+}  // namespace
+
+int run_evaluate(Process& process, Arguments arguments) {
+  Options options;
+  process.agree([&] { options = parse(arguments); });
+  RunConfig config = load_run_config(process, options.file, options.overrides);
+  std::unique_ptr<DataSource> data;
+  std::unique_ptr<SafetensorsReader> weights;
+  process.agree([&] {
+    if (config.data.validation_file.empty())
+      throw ConfigError("there is no token file to evaluate on; give --tokens FILE");
+    config.data.file = config.data.validation_file;  // nothing else is read
+    data = std::make_unique<DataSource>(
+        config, process.local_rank() == 0 ? DataSource::Check::every_token : DataSource::Check::headers);
+    weights = std::make_unique<SafetensorsReader>(options.weights);
+    check_huggingface(*weights, config.model);
+  });
+
+  const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
+  process.set_place(coordinates(mesh));
+  CpuDevice device(process.claim_cores(config.device.threads));
+  WatchedOps watched(process);
+  Groups groups(process.world(), mesh);
+  ExecutorOptions executor_options;
+  executor_options.progress = config.communication.progress;
+  executor_options.monitor = &watched;
+  Evaluator evaluator(
+      mesh, step_options_of(config), device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); },
+      executor_options);
+  check_same_collectives(process, evaluator.step().program);
+  load_huggingface(*weights, config.model, evaluator.step().parameters, evaluator.executor());
+
+  const std::int64_t all = data->validation_sequences();
+  const std::int64_t sequences = options.sequences > 0 ? std::min(options.sequences, all) : all;
+  const double loss = evaluator.loss(data->validation(), sequences);
+  if (process.is_first()) {
+    fmt::print("loss {:.6f}  perplexity {:.4f}  ({} sequences of {} tokens)\n", loss, std::exp(loss), sequences,
+               config.batch.sequence_length);
+  }
+  return 0;
+}
+
+}  // namespace annulus
