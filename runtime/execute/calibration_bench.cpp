@@ -1,0 +1,191 @@
+#include "runtime/execute/calibration_bench.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/core/error.h"
+#include "runtime/core/random.h"
+
+namespace annulus {
+namespace {
+
+constexpr std::int64_t kAlignment = 64;
+constexpr std::int64_t kIds = std::int64_t{1} << 20;
+/// Operands wander through as much memory as lies between the making of an activation and its use, or they would stay
+/// in a nearer cache than they do in a step.
+constexpr std::int64_t kWorkingSet = std::int64_t{48} << 20;
+constexpr int kFewestCalls = 5, kMostCalls = 200;
+
+std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Lower quartile: calls that other programs have disturbed are left out, lucky ones are not taken for the rule.
+double typical(std::vector<double> values) {
+  const auto quarter = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 4);
+  std::nth_element(values.begin(), quarter, values.end());
+  return *quarter;
+}
+
+}  // namespace
+
+struct CalibrationBench::Bound {
+  const OpCase& which;
+  std::vector<ValueType> output_types;
+  std::int64_t float_bytes = 0;  ///< of one place for all operands
+  std::int64_t places = 1;
+  std::vector<std::int64_t> input_offsets, output_offsets;
+  std::int64_t workspace_bytes = 0;
+  std::int64_t next = 0;
+  WorkCounters counters;
+};
+
+CalibrationBench::CalibrationBench(Device& device, Communicator& world, Progress progress, std::int64_t pool_bytes)
+    : device_(device),
+      world_(world),
+      pool_bytes_(pool_bytes),
+      floats_(device.allocate(pool_bytes)),
+      ids_(device.allocate(kIds * size_of(DType::i32))),
+      lanes_(1, progress) {
+  const PhiloxKey key = stream_key(0, "calibration");
+  std::vector<std::int32_t> ids(kIds);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>(random_bits(key, i) % kCaseVocabulary);
+  device_.copy_to_device(ids_, ids.data(), kIds * size_of(DType::i32));
+  // In [0.5, 1); two of them side by side are a small positive f64.
+  pattern_.resize(std::size_t{1} << 18);
+  for (std::size_t i = 0; i < pattern_.size(); ++i)
+    pattern_[i] = static_cast<float>(0.5 + 0.49 * uniform(philox({static_cast<std::uint32_t>(i), 0, 0, 0}, key)[0]));
+  fill(0, pool_bytes);
+}
+
+void CalibrationBench::fill(std::int64_t begin, std::int64_t end) {
+  const auto chunk = static_cast<std::int64_t>(pattern_.size() * sizeof(float));
+  for (std::int64_t at = begin; at < end; at += chunk)
+    device_.copy_to_device(floats_ + at, pattern_.data(), std::min(chunk, end - at));
+}
+
+CalibrationBench::Bound CalibrationBench::bind(const OpCase& which) {
+  Bound bound{which, which.outputs(), 0, 1, {}, {}, 0, 0, {}};
+  const auto take = [&](const ValueType& type) {
+    if (type.dtype == DType::i32) return std::int64_t{0};
+    const std::int64_t at = bound.float_bytes;
+    bound.float_bytes += aligned(type.bytes());
+    return at;
+  };
+  for (const ValueType& type : which.inputs) bound.input_offsets.push_back(take(type));
+  bound.output_offsets.assign(bound.output_types.size(), -1);
+  for (const Alias& alias : which.definition->aliases())
+    bound.output_offsets[static_cast<std::size_t>(alias.output)] =
+        bound.input_offsets[static_cast<std::size_t>(alias.input)];
+  for (std::size_t i = 0; i < bound.output_offsets.size(); ++i)
+    if (bound.output_offsets[i] < 0) bound.output_offsets[i] = take(bound.output_types[i]);
+  bound.workspace_bytes = aligned(device_.workspace_bytes(*which.definition, which.inputs, bound.output_types));
+  const std::int64_t room = pool_bytes_ - bound.workspace_bytes;
+  if (bound.float_bytes > room)
+    throw InternalError("calibration: the operands of " + std::string(which.definition->name()) + " do not fit");
+  bound.places = std::max<std::int64_t>(1, std::min(room, kWorkingSet) / std::max(bound.float_bytes, kAlignment));
+  // What earlier cases have left there may be denormal, which is slow.
+  fill(bound.workspace_bytes, bound.workspace_bytes + bound.places * bound.float_bytes);
+  return bound;
+}
+
+double CalibrationBench::compute_seconds(Bound& bound, int calls) {
+  double seconds = 0;
+  for (int call = 0; call < calls; ++call) {
+    std::byte* place = floats_ + bound.workspace_bytes + (bound.next++ % bound.places) * bound.float_bytes;
+    std::vector<Tensor> inputs, outputs;
+    for (std::size_t i = 0; i < bound.which.inputs.size(); ++i) {
+      const ValueType& type = bound.which.inputs[i];
+      inputs.push_back({type.dtype == DType::i32 ? ids_ : place + bound.input_offsets[i], type.dtype, type.shape});
+    }
+    for (std::size_t i = 0; i < bound.output_types.size(); ++i)
+      outputs.push_back({place + bound.output_offsets[i], bound.output_types[i].dtype, bound.output_types[i].shape});
+    const double begin = now_seconds();
+    device_.run(*bound.which.definition, {inputs, outputs, floats_, bound.workspace_bytes, &bound.counters});
+    seconds += now_seconds() - begin;
+  }
+  return seconds;
+}
+
+double CalibrationBench::mean_over_ranks(double value) {
+  wait(world_.all_reduce(&value, &value, 1, DType::f64, Reduction::sum));
+  return value / world_.size();
+}
+
+double CalibrationBench::op_seconds(const OpCase& which, double budget) {
+  Bound bound = bind(which);
+  compute_seconds(bound, 1);  // prepares the kernel, touches the memory
+  mean_over_ranks(0);         // all begin together
+  std::vector<double> seconds;
+  const double begin = now_seconds();
+  while (static_cast<int>(seconds.size()) < kFewestCalls ||
+         (static_cast<int>(seconds.size()) < kMostCalls && now_seconds() - begin < budget))
+    seconds.push_back(compute_seconds(bound, 1));
+  return mean_over_ranks(typical(std::move(seconds)));
+}
+
+Ticket& CalibrationBench::begin_transfer(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes) {
+  const std::int64_t count = payload_bytes / size_of(DType::f32), part = count / group.size();
+  if (2 * payload_bytes > pool_bytes_) throw InternalError("calibration: a message does not fit");
+  std::byte *send = floats_, *receive = floats_ + pool_bytes_ / 2;
+  switch (kind) {
+    case CollectiveKind::all_reduce:
+      ticket_.start = [=, &group] { return group.all_reduce(send, receive, count, DType::f32, Reduction::max); };
+      break;
+    case CollectiveKind::all_gather:
+      ticket_.start = [=, &group] { return group.all_gather(send, receive, part, DType::f32); };
+      break;
+    case CollectiveKind::reduce_scatter:
+      ticket_.start = [=, &group] { return group.reduce_scatter(send, receive, part, DType::f32, Reduction::max); };
+      break;
+    case CollectiveKind::shift:
+      ticket_.start = [=, &group] { return group.shift(send, receive, count, DType::f32, 1); };
+      break;
+    default:
+      throw InternalError("calibration: programs do not record this collective");
+  }
+  lanes_.hand_over(0, ticket_);
+  return ticket_;
+}
+
+double CalibrationBench::transfer_seconds(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes,
+                                          double budget) {
+  const auto once = [&] {
+    mean_over_ranks(0);
+    lanes_.wait(begin_transfer(group, kind, payload_bytes));
+    return ticket_.ended - ticket_.begun;
+  };
+  once();  // makes connections and windows
+  const double first = mean_over_ranks(once());
+  const int calls = std::clamp(static_cast<int>(budget / first), kFewestCalls, kMostCalls);
+  std::vector<double> seconds;
+  for (int call = 0; call < calls; ++call) seconds.push_back(-once());
+  // Who came last waited for nobody: the shortest time of all ranks is the transfer's.
+  wait(group.all_reduce(seconds.data(), seconds.data(), calls, DType::f64, Reduction::max));
+  for (double& value : seconds) value = -value;
+  return mean_over_ranks(typical(std::move(seconds)));
+}
+
+double CalibrationBench::overlap_loss(Communicator& group, const OpCase& compute, std::int64_t payload_bytes) {
+  constexpr int kRounds = 7;
+  Bound bound = bind(compute);
+  const double call = op_seconds(compute, 0.02);
+  const double transfer = transfer_seconds(group, CollectiveKind::all_reduce, payload_bytes, 0.05);
+  const int calls = std::max(1, static_cast<int>(4 * transfer / call));  // enough to hide it whole
+  std::vector<double> losses;
+  for (int round = 0; round < kRounds; ++round) {
+    mean_over_ranks(0);
+    const double alone = compute_seconds(bound, calls);
+    mean_over_ranks(0);
+    Ticket& ticket = begin_transfer(group, CollectiveKind::all_reduce, payload_bytes);
+    double beside = 0;
+    for (int i = 0; i < calls; ++i) {
+      beside += compute_seconds(bound, 1);
+      lanes_.poll();
+    }
+    lanes_.wait(ticket);
+    losses.push_back((beside - alone) / transfer);
+  }
+  return std::clamp(mean_over_ranks(typical(std::move(losses))), 0.0, 1.0);
+}
+
+}  // namespace annulus

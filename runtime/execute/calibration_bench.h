@@ -1,0 +1,42 @@
+#pragma once
+
+#include <vector>
+
+#include "runtime/execute/calibration_cases.h"
+#include "runtime/execute/device.h"
+#include "runtime/execute/lanes.h"
+
+namespace annulus {
+
+/// Times ops and transfers. All ranks of `world` call everything in the same order and get the same seconds.
+class CalibrationBench {
+ public:
+  CalibrationBench(Device& device, Communicator& world, Progress progress, std::int64_t pool_bytes);
+
+  /// Typical seconds of a call, mean over the ranks, which make it at the same time. For about `budget` seconds.
+  double op_seconds(const OpCase& which, double budget);
+  /// Typical seconds from the last rank's begin of a collective to its end, over `group`: of all groups that the ranks
+  /// form, the mean. `payload_bytes` is M of collective_cost.h.
+  double transfer_seconds(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes, double budget);
+  /// Share of the seconds of a collective beside compute by which the compute takes longer.
+  double overlap_loss(Communicator& group, const OpCase& compute, std::int64_t payload_bytes);
+
+ private:
+  struct Bound;  // a case with its operands' addresses
+  Bound bind(const OpCase& which);
+  double compute_seconds(Bound& bound, int calls);
+  Ticket& begin_transfer(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes);
+  double mean_over_ranks(double value);
+  void fill(std::int64_t begin, std::int64_t end);
+
+  Device& device_;
+  Communicator& world_;
+  std::int64_t pool_bytes_;
+  std::byte* floats_;
+  std::byte* ids_;
+  std::vector<float> pattern_;
+  Ticket ticket_;
+  Lanes lanes_;  // last: its thread ends before what it uses
+};
+
+}  // namespace annulus
