@@ -7,18 +7,25 @@ namespace {
 
 using namespace placements;
 
-/// Placement of q, kv, row_ids, step -> that of out and lse, which have q's.
-std::optional<Placement> attend(const AttentionAxes& axes, int axis, Placement q, Placement kv, Placement rows,
-                                Placement step) {
-  if (!step.is_replicated()) return std::nullopt;
-  if (q.is_sharded(0)) {
-    const bool known = q.laid_out ? axes.ring.contains(axis) : axes.batch.contains(axis);
+/// Placement of q, kv, row_ids, step -> that of out and lse, which have q's. `kv_heads` are this rank's.
+std::optional<Placement> attend(const AttentionAxes& axes, int axis, OpDefinition::AxisPlacements inputs,
+                                std::int64_t kv_heads) {
+  const Placement q = inputs[0], kv = inputs[1], rows = inputs[2];
+  if (!inputs[3].is_replicated()) return std::nullopt;
+  if (q.is_sharded(0) || axes.ring.contains(axis)) {  // a ring turns over laid-out rows and nothing else
+    const bool known = q.is_sharded(0) && (q.laid_out ? axes.ring : axes.batch).contains(axis);
     return known && kv == q && rows == q ? std::optional(q) : std::nullopt;
   }
   if (!rows.is_replicated()) return std::nullopt;
   if (q.is_replicated() && kv.is_replicated()) return q;
-  if (q == S1 && (kv == S2 || (kv.is_replicated() && axes.replica.contains(axis)))) return q;
+  // Of several kv heads that all ranks hold, a rank's query heads would not know which are theirs.
+  const bool shared = kv.is_replicated() && kv_heads == 1 && axes.replica.contains(axis);
+  if (q == S1 && (kv == S2 || shared)) return q;
   return std::nullopt;
+}
+
+std::int64_t kv_heads(const AttentionShape& shape, OpDefinition::Types inputs) {
+  return inputs[1].shape.elements(2, inputs[1].shape.rank()) / shape.head_dim;
 }
 
 struct Heads {
@@ -63,8 +70,8 @@ std::string Attention::attributes() const {
                      dropout_.rate > 0 ? fmt::format(", dropout {}", dropout_.rate) : "");
 }
 
-Placed Attention::place(const MeshAxes&, int axis, AxisPlacements inputs, Types) const {
-  const auto out = attend(axes_, axis, inputs[0], inputs[1], inputs[2], inputs[3]);
+Placed Attention::place(const MeshAxes&, int axis, AxisPlacements inputs, Types types) const {
+  const auto out = attend(axes_, axis, inputs.first(4), kv_heads(shape_, types));
   return out ? Placed{{*out, *out}} : std::nullopt;
 }
 
@@ -84,10 +91,10 @@ void Attention::gradient(GradientContext& context) const {
 
 Work Attention::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
 
-Placed AttentionGrad::place(const MeshAxes&, int axis, AxisPlacements inputs, Types) const {
+Placed AttentionGrad::place(const MeshAxes&, int axis, AxisPlacements inputs, Types types) const {
   const Placement q = inputs[0], kv = inputs[1];
   if (inputs[4] != q || inputs[5] != q || inputs[6] != q) return std::nullopt;
-  if (!attend(forward_.axes(), axis, q, kv, inputs[2], inputs[3])) return std::nullopt;
+  if (!attend(forward_.axes(), axis, inputs.first(4), kv_heads(forward_.shape(), types))) return std::nullopt;
   // Keys that all ranks hold have been read by each rank's own query heads.
   return {{q, q == S1 && kv.is_replicated() ? P : kv}};
 }

@@ -30,7 +30,7 @@ Work Add::work(Types inputs, Types outputs) const { return streaming_work(inputs
 Placed AddBias::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
   const Placement x = inputs[0], b = inputs[1];
   if (b.is_replicated() && (x.is_replicated() || x.is_sharded(0))) return {{x}};
-  if (b.is_sharded() && x.is_sharded() && x.dim == b.dim + 1 && !x.laid_out) return {{x}};
+  if (b.is_sharded() && x.is_sharded(b.dim + 1) && x.laid_out == b.laid_out) return {{x}};
   return std::nullopt;
 }
 std::vector<ValueType> AddBias::infer(const MeshAxes&, Types inputs) const {
@@ -51,7 +51,7 @@ Placed ColumnSum::place(const MeshAxes&, int, AxisPlacements inputs, Types) cons
   const Placement x = inputs[0];
   if (x.is_replicated() || x.is_partial_sum()) return {{x}};
   if (x.is_sharded(0)) return {{Placement::partial_sum()}};
-  if (x.is_sharded()) return {{Placement::sharded(x.dim - 1)}};
+  if (x.is_sharded()) return {{{x.kind, static_cast<std::int8_t>(x.dim - 1), x.laid_out}}};
   return std::nullopt;
 }
 std::vector<ValueType> ColumnSum::infer(const MeshAxes&, Types inputs) const {

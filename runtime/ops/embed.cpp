@@ -6,6 +6,7 @@ namespace annulus {
 
 Placed Embed::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
   using namespace placements;
+  if (inputs[1].laid_out) return std::nullopt;  // a shard of the table is known by its first id
   return match(inputs, {{{R, R}, {R}}, {{R, S0}, {P}}, {{S0, R}, {S0}}});
 }
 
@@ -30,6 +31,7 @@ Work Embed::work(Types inputs, Types outputs) const {
 
 Placed EmbedGrad::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
   using namespace placements;
+  if (inputs[1].laid_out) return std::nullopt;
   return match(inputs, {{{R, R, R}, {R}}, {{R, S0, R}, {S0}}, {{S0, R, S0}, {P}}, {{R, R, P}, {P}}});
 }
 

@@ -11,7 +11,7 @@ Placed match(OpDefinition::AxisPlacements inputs, std::initializer_list<Placemen
   for (Placement p : inputs) laid_out = laid_out || p.laid_out;
   std::vector<Placement> plain(inputs.begin(), inputs.end());
   for (Placement& p : plain) {
-    if (laid_out && p.is_sharded() && !p.laid_out) return std::nullopt;
+    if (laid_out && p.is_sharded() && (!p.laid_out || p.dim != 0)) return std::nullopt;
     p.laid_out = false;
   }
   for (const PlacementRow& row : table) {

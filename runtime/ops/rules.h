@@ -27,8 +27,8 @@ struct PlacementRow {
   std::vector<Placement> outputs;
 };
 
-/// The row that matches, or nothing. A table is written for plain shards; rows that follow a ring layout match too,
-/// where all sharded inputs do, and give outputs that do.
+/// The row that matches, or nothing. A table is written for plain shards; rows (dim 0) that follow a ring layout match
+/// too, where all sharded inputs do, and give outputs that do.
 Placed match(OpDefinition::AxisPlacements inputs, std::initializer_list<PlacementRow> table);
 
 /// `outputs` copies of `place` where all inputs have it and it is replicated or sharded (or partial(sum), where
