@@ -1,0 +1,334 @@
+#pragma once
+
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "runtime/ops/op_table.h"
+
+namespace annulus::testing {
+
+using Numbers = std::vector<double>;
+
+/// Random sizes and numbers of one run of a test or benchmark.
+class Draw {
+ public:
+  /// `multiple`: sizes are multiples of it; 1 draws many ones and odd numbers.
+  Draw(std::uint64_t seed, std::int64_t multiple) : engine_(seed), multiple_(multiple) {}
+
+  std::int64_t between(std::int64_t first, std::int64_t last) {
+    return std::uniform_int_distribution<std::int64_t>(first, last)(engine_);
+  }
+  /// A size of about `most` at most.
+  std::int64_t size(std::int64_t most) {
+    if (multiple_ > 1) return multiple_ * between(1, std::max<std::int64_t>(1, most / multiple_));
+    return between(0, 4) == 0 ? 1 : between(1, most);
+  }
+  double normal() { return std::normal_distribution<>()(engine_); }
+  double uniform(double from, double to) { return std::uniform_real_distribution<>(from, to)(engine_); }
+
+ private:
+  std::mt19937_64 engine_;
+  std::int64_t multiple_;
+};
+
+/// A whole operand: what one rank would hold.
+struct OpInput {
+  DType dtype = DType::f64;
+  Shape shape;
+  Numbers values;
+  bool differentiable = false;  ///< the op's gradient rule gives a gradient for it
+};
+
+/// An op with operands.
+struct OpCase {
+  std::string label;
+  std::vector<OpInput> inputs;
+  /// The op as a rank records it for its local operands: offsets and the like follow from their placements.
+  std::function<OpPointer(const MeshAxes&, OpDefinition::Types)> make;
+  std::int64_t sequences = 1;  ///< the rows are this many sequences, each laid out over a ring by itself
+};
+
+/// A row of the table: `cases` draws operands in every form that the kind has, with floats of `dtype`.
+struct OpTable {
+  Draw& draw;
+  DType dtype = DType::f64;
+  /// Where attention's axes are on the mesh.
+  AttentionAxes attention_axes = {};
+
+  template <class Make>
+  static std::function<OpPointer(const MeshAxes&, OpDefinition::Types)> always(Make make) {
+    return [make](const MeshAxes&, OpDefinition::Types) -> OpPointer { return make(); };
+  }
+  template <class Kind, class... Arguments>
+  static auto plain(Arguments... arguments) {
+    return always([=] { return std::make_shared<Kind>(arguments...); });
+  }
+
+  OpInput numbers(Shape shape, double mean = 0) {
+    OpInput input{dtype, shape, Numbers(static_cast<std::size_t>(shape.elements())), true};
+    for (double& x : input.values) x = mean + draw.normal();
+    return input;
+  }
+  OpInput between(Shape shape, double from, double to, DType type) {
+    OpInput input{type, shape, Numbers(static_cast<std::size_t>(shape.elements())), false};
+    for (double& x : input.values) x = draw.uniform(from, to);
+    return input;
+  }
+  OpInput constant(Shape shape) {
+    OpInput input = numbers(shape);
+    input.differentiable = false;
+    return input;
+  }
+  OpInput ids(Shape shape, std::int64_t last) {
+    OpInput input{DType::i32, shape, Numbers(static_cast<std::size_t>(shape.elements())), false};
+    for (double& x : input.values) x = static_cast<double>(draw.between(0, last));
+    return input;
+  }
+  OpInput step() { return ids({1}, 1000); }
+  DropoutMask mask(double rate) { return {rate, static_cast<std::uint64_t>(draw.between(0, 99)), 5}; }
+
+  std::vector<OpCase> cases(const Matmul*) {
+    const std::int64_t m = draw.size(20), k = draw.size(20), n = draw.size(20), parts = draw.size(3);
+    using Form = Matmul::Form;
+    return {{"nn", {numbers({m, k}), numbers({k, n})}, plain<Matmul>(Form::nn)},
+            {"nn, parts", {numbers({m, k}), numbers({k, parts, n})}, plain<Matmul>(Form::nn)},
+            {"nt", {numbers({m, k}), numbers({n, k})}, plain<Matmul>(Form::nt)},
+            {"nt, parts", {numbers({m, parts, k}), numbers({n, parts, k})}, plain<Matmul>(Form::nt)},
+            {"tn", {numbers({k, m}), numbers({k, n})}, plain<Matmul>(Form::tn)},
+            {"tn, parts", {numbers({k, m}), numbers({k, parts, n})}, plain<Matmul>(Form::tn)}};
+  }
+  std::vector<OpCase> cases(const Add*) {
+    const Shape shape{draw.size(20), draw.size(20)}, deep{draw.size(4), draw.size(4), draw.size(4)};
+    return {{"matrix", {numbers(shape), numbers(shape)}, plain<Add>()},
+            {"3 dims", {numbers(deep), numbers(deep)}, plain<Add>()}};
+  }
+  std::vector<OpCase> cases(const AddBias*) {
+    const std::int64_t rows = draw.size(20), columns = draw.size(20), parts = draw.size(3);
+    return {{"vector", {numbers({rows, columns}), numbers({columns})}, plain<AddBias>()},
+            {"parts", {numbers({rows, parts, columns}), numbers({parts, columns})}, plain<AddBias>()}};
+  }
+  std::vector<OpCase> cases(const ColumnSum*) {
+    return {{"matrix", {constant({draw.size(20), draw.size(20)})}, plain<ColumnSum>()},
+            {"parts", {constant({draw.size(9), draw.size(3), draw.size(9)})}, plain<ColumnSum>()}};
+  }
+  std::vector<OpCase> cases(const Gelu*) {
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"tanh", {numbers(shape)}, plain<Gelu>(Activation::gelu_tanh)},
+            {"erf", {numbers(shape)}, plain<Gelu>(Activation::gelu_erf)}};
+  }
+  std::vector<OpCase> cases(const GeluGrad*) {
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"tanh", {constant(shape), constant(shape)}, plain<GeluGrad>(Activation::gelu_tanh)},
+            {"erf", {constant(shape), constant(shape)}, plain<GeluGrad>(Activation::gelu_erf)}};
+  }
+  std::vector<OpCase> cases(const LayerNorm*) {
+    const std::int64_t rows = draw.size(20), columns = draw.size(20);
+    return {{"", {numbers({rows, columns}), numbers({columns}, 1), numbers({columns})}, plain<LayerNorm>(0.05)}};
+  }
+  std::vector<OpCase> cases(const LayerNormGrad*) {
+    const std::int64_t rows = draw.size(20), columns = draw.size(20);
+    return {
+        {"",
+         {constant({rows, columns}), constant({columns}), between({rows, 2}, 0.5, 2, dtype), constant({rows, columns})},
+         plain<LayerNormGrad>()}};
+  }
+  std::vector<OpCase> cases(const Embed*) {
+    const std::int64_t rows = draw.size(20), vocabulary = draw.size(20), columns = draw.size(20);
+    return {{"", {ids({rows}, vocabulary - 1), numbers({vocabulary, columns})}, [](const MeshAxes& mesh, auto types) {
+               return std::make_shared<Embed>(shard_offset(mesh, types[1], 0));
+             }}};
+  }
+  std::vector<OpCase> cases(const EmbedGrad*) {
+    const std::int64_t rows = draw.size(20), vocabulary = draw.size(20), columns = draw.size(20);
+    return {{"",
+             {ids({rows}, vocabulary - 1), constant({vocabulary, columns}), constant({rows, columns})},
+             [](const MeshAxes& mesh, auto types) {
+               return std::make_shared<EmbedGrad>(shard_offset(mesh, types[1], 0));
+             }}};
+  }
+  std::vector<OpCase> cases(const Dropout*) {
+    const std::int64_t rows = draw.size(20);
+    return {{"",
+             {numbers({rows, draw.size(20)}), ids({rows, 2}, 50), step()},
+             [dropped = mask(0.3)](const MeshAxes& mesh, auto types) {
+               return std::make_shared<Dropout>(dropped, shard_offset(mesh, types[0], 1));
+             }}};
+  }
+
+  /// Logits of a vocabulary whose last columns are padding, and ops on them that know which columns they have.
+  template <class Kind>
+  static auto on_shard(std::int64_t vocabulary) {
+    return [vocabulary](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+      return std::make_shared<Kind>(VocabularyShard{shard_offset(mesh, types[0], 1), vocabulary});
+    };
+  }
+  struct Logits {
+    std::int64_t rows, columns, vocabulary;
+  };
+  Logits logits() {
+    const std::int64_t columns = draw.size(20);
+    return {draw.size(20), columns, draw.between(1, columns)};
+  }
+  std::vector<OpCase> cases(const RowMax*) {
+    const Logits l = logits();
+    return {{"", {constant({l.rows, l.columns})}, on_shard<RowMax>(l.vocabulary)}};
+  }
+  std::vector<OpCase> cases(const RowSumExp*) {
+    const Logits l = logits();
+    return {{"", {constant({l.rows, l.columns}), constant({l.rows})}, on_shard<RowSumExp>(l.vocabulary)}};
+  }
+  std::vector<OpCase> cases(const RowTarget*) {
+    const Logits l = logits();
+    return {{"", {constant({l.rows, l.columns}), ids({l.rows}, l.vocabulary - 1)}, on_shard<RowTarget>(l.vocabulary)}};
+  }
+  std::vector<OpCase> cases(const Nll*) {
+    const Logits l = logits();
+    return {{"",
+             {constant({l.rows, l.columns}), between({l.rows}, 1, 9, dtype), constant({l.rows}), constant({l.rows}),
+              ids({l.rows}, l.vocabulary - 1), between({l.rows}, 0, 1, dtype)},
+             on_shard<Nll>(l.vocabulary)}};
+  }
+  std::vector<OpCase> cases(const NllGrad*) {
+    const Logits l = logits();
+    return {{"",
+             {constant({l.rows, l.columns}), between({l.rows}, 1, 9, dtype), constant({l.rows}),
+              ids({l.rows}, l.vocabulary - 1), between({l.rows}, 0, 1, dtype)},
+             on_shard<NllGrad>(l.vocabulary)}};
+  }
+
+  /// Attention of `groups` kv heads, each read by `share` query heads, on sequences of n positions.
+  struct Heads {
+    std::int64_t sequences, n, groups, share, head_dim;
+    double rate;
+
+    std::int64_t rows() const { return sequences * n; }
+    Shape q() const { return {rows(), groups * share * head_dim}; }
+    Shape kv() const { return {rows(), 2, groups * head_dim}; }
+    Shape lse() const { return {rows(), groups * share}; }
+  };
+  std::vector<Heads> heads() {
+    const auto drawn = [&](std::int64_t groups, std::int64_t share, double rate) {
+      return Heads{draw.size(3), draw.size(9), groups, share, draw.between(1, 9), rate};
+    };
+    return {drawn(draw.size(3), 1, 0), drawn(draw.size(3), 1, 0.3), drawn(draw.size(3), draw.size(3), 0.2),
+            drawn(1, draw.size(4), 0)};
+  }
+  /// q, kv, row_ids, step.
+  std::vector<OpInput> attended(const Heads& h) {
+    OpInput rows = ids({h.rows(), 2}, 50);
+    for (std::int64_t row = 0; row < h.rows(); ++row) {
+      rows.values[static_cast<std::size_t>(2 * row)] = static_cast<double>(row / h.n + 3);
+      rows.values[static_cast<std::size_t>(2 * row + 1)] = static_cast<double>(row % h.n);
+    }
+    return {numbers(h.q()), numbers(h.kv()), rows, step()};
+  }
+  static std::vector<OpInput> joined(std::vector<OpInput> inputs, const std::vector<OpInput>& more) {
+    inputs.insert(inputs.end(), more.begin(), more.end());
+    return inputs;
+  }
+  /// The composite for local operands: as many sequences as the batch axes leave it, heads from where q's begin.
+  std::function<Attention(const MeshAxes&, OpDefinition::Types)> composite(const Heads& h) {
+    return [h, axes = attention_axes, dropped = mask(h.rate)](const MeshAxes& mesh, OpDefinition::Types types) {
+      const std::int64_t replicas = mesh.size(sharded_axes(mesh, types[0], 0) & axes.batch);
+      return Attention({h.head_dim, h.sequences / replicas}, axes, dropped,
+                       shard_offset(mesh, types[0], 1) / h.head_dim);
+    };
+  }
+  /// Causal attention of n positions on themselves, as two blocks where there are two queries.
+  static std::vector<AttentionBlock> causal(std::int64_t n) {
+    const auto all = static_cast<std::int32_t>(n), half = static_cast<std::int32_t>(n / 2);
+    AttentionBlock upper{.query_end = half, .key_end = half, .causal = true};
+    AttentionBlock lower{.query_begin = half, .query_end = all, .key_end = all, .causal = true, .diagonal = half};
+    lower.query_position = half;
+    if (half == 0) return {lower};
+    return {upper, lower};
+  }
+  template <class Kind>
+  auto ring_step(const Heads& h, bool first) {
+    return [n = h.n, first, make = composite(h)](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+      return std::make_shared<Kind>(make(mesh, types), causal(n), first);
+    };
+  }
+  std::vector<OpCase> cases(const AttentionStep*) {
+    std::vector<OpCase> all;
+    for (const Heads& h : heads()) {
+      const std::vector<OpInput> inputs = attended(h);
+      all.push_back({"first", inputs, ring_step<AttentionStep>(h, true), h.sequences});
+      all.push_back({"next", joined(inputs, {constant(h.q()), constant(h.lse())}), ring_step<AttentionStep>(h, false),
+                     h.sequences});
+    }
+    return all;
+  }
+  std::vector<OpCase> cases(const AttentionStepGrad*) {
+    std::vector<OpCase> all;
+    for (const Heads& h : heads()) {
+      const std::vector<OpInput> inputs =
+          joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, dtype), constant(h.q())});
+      all.push_back({"first", inputs, ring_step<AttentionStepGrad>(h, true), h.sequences});
+      all.push_back({"next", joined(inputs, {constant(h.q())}), ring_step<AttentionStepGrad>(h, false), h.sequences});
+    }
+    return all;
+  }
+  std::vector<OpCase> cases(const Attention*) {
+    std::vector<OpCase> all;
+    for (const Heads& h : heads())
+      all.push_back({"", attended(h),
+                     [make = composite(h)](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+                       return std::make_shared<Attention>(make(mesh, types));
+                     },
+                     h.sequences});
+    return all;
+  }
+  std::vector<OpCase> cases(const AttentionGrad*) {
+    std::vector<OpCase> all;
+    for (const Heads& h : heads())
+      all.push_back({"", joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, dtype), constant(h.q())}),
+                     [make = composite(h)](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+                       return std::make_shared<AttentionGrad>(make(mesh, types));
+                     },
+                     h.sequences});
+    return all;
+  }
+
+  std::vector<OpCase> cases(const SumSquares*) {
+    return {{"", {constant({draw.size(20), draw.size(20)})}, plain<SumSquares>()}};
+  }
+  std::vector<OpCase> cases(const Accumulate*) {
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"", {constant(shape), constant(shape)}, plain<Accumulate>()}};
+  }
+  std::vector<OpCase> cases(const Zero*) { return {{"", {constant({draw.size(20), draw.size(20)})}, plain<Zero>()}}; }
+  /// Of one part here; over axes it is tried with the collectives.
+  std::vector<OpCase> cases(const Slice*) {
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"one part", {constant(shape)}, plain<Slice>(AxisSet(), 0, 0, 1)}};
+  }
+  std::vector<OpCase> cases(const Clip*) {
+    return {{"", {between({1}, 1, 9, DType::f64), between({2}, 1, 9, DType::f64)}, plain<Clip>(0.5)}};
+  }
+  std::vector<OpCase> cases(const AdamW*) {
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"",
+             {constant(shape), constant(shape), constant(shape), between(shape, 0, 1, dtype),
+              between({4}, 0.1, 1, DType::f64), between({4}, 0.1, 1, DType::f64)},
+             plain<AdamW>(AdamW::Options{})}};
+  }
+};
+
+/// Cases of a kind; a kind without a row does not compile.
+inline std::vector<OpCase> cases_of(OpKind kind, OpTable table) {
+  switch (kind) {
+#define ANNULUS_KIND(enumerator, type) \
+  case OpKind::enumerator:             \
+    return table.cases(static_cast<const type*>(nullptr));
+    ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
+    ANNULUS_COMPOSITE_KINDS(ANNULUS_KIND)
+#undef ANNULUS_KIND
+    default:
+      return {};  // collectives change placements alone: tests/parallel/collective_placement_test.cpp
+  }
+}
+
+}  // namespace annulus::testing
