@@ -141,7 +141,7 @@ std::vector<std::string> changes_for(const HuggingFaceTensor& tensor, const Shap
     if (found[dim] == tensor.shape[dim]) continue;
     const std::string& field = tensor.fields[static_cast<std::size_t>(dim)];
     const bool is_setting = field.find(' ') == std::string::npos;
-    changes.push_back(fmt::format("set {}{}{}", field, is_setting ? "=" : " to be ", found[dim]));
+    changes.push_back(fmt::format(fmt::runtime(is_setting ? "set {}={}" : "make {} equal {}"), field, found[dim]));
   }
   return changes;
 }

@@ -260,7 +260,7 @@ TEST(HuggingFace, RefusesOtherModels) {
   refuse([](Stored&, Model& m) { m.layers = 3; }, {"has 2 layers", "set model.layers=2"});
   refuse([](Stored&, Model& m) { m.ffn = 48; }, {"'h.0.mlp.c_fc.weight'", "set model.ffn=20"});
   refuse([](Stored&, Model& m) { m.kv_heads = 2; },
-         {"'h.0.attn.c_attn.weight' is [12, 36], and [12, 24] is expected", "kv_heads", "to be 36"});
+         {"'h.0.attn.c_attn.weight' is [12, 36], and [12, 24] is expected", "kv_heads", "equal 36"});
   refuse([](Stored& s, Model&) { s.shapes["ln_f.weight"] = {12, 1}; }, {"'ln_f.weight' is [12, 1]", "[12] is"});
   refuse([](Stored& s, Model&) { s.shapes.clear(), s.shapes["weights"] = {2}; }, {"lacks 28", "'weights'"});
 }
