@@ -27,7 +27,7 @@ Effort effort_of(CalibrationMode mode) {
             .pass_bytes = {64 * kKiB, kMiB, 8 * kMiB},
             .message_bytes = {8, 4 * kKiB, 64 * kKiB, 512 * kKiB, 4 * kMiB},
             .dtypes = {DType::f32},
-            .pool_bytes = 64 * kMiB};
+            .pool_bytes = 144 * kMiB};
   return {.op_budget = 0.04,
           .transfer_budget = 0.06,
           .largest_product = 1e11,
@@ -50,7 +50,8 @@ constexpr LinearSizes kLinears[] = {
 struct AttentionSizes {
   std::int64_t sequences, length, heads;
 };
-constexpr AttentionSizes kAttentions[] = {{1, 32, 2}, {2, 64, 4}, {4, 128, 6}, {4, 256, 6}, {2, 512, 6}, {1, 1024, 12}};
+constexpr AttentionSizes kAttentions[] = {{1, 32, 2},  {1, 128, 2}, {2, 256, 2},
+                                          {4, 256, 6}, {2, 512, 6}, {1, 1024, 12}};
 
 class Calibration {
  public:
@@ -144,7 +145,9 @@ class Calibration {
       profile_.collectives[{kind, size}] = TransferCurve(std::move(points), name_of(kind));
     }
     const OpCase product = linear_cases(DType::f32, 256, 256, 768).front();
-    profile_.overlap_loss = bench_.overlap_loss(*group, product, kMiB);
+    const CalibrationBench::Overlap overlap = bench_.overlap(*group, product, 2 * kMiB);
+    profile_.overlap_loss = overlap.loss;
+    profile_.overlap_slowdown = overlap.slowdown;
   }
 
   Communicator& world_;

@@ -11,19 +11,19 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;
 constexpr std::int64_t kIds = std::int64_t{1} << 20;
-/// Operands wander through as much memory as lies between the making of an activation and its use, or they would stay
-/// in a nearer cache than they do in a step.
-constexpr std::int64_t kWorkingSet = std::int64_t{48} << 20;
 constexpr int kFewestCalls = 5, kMostCalls = 200;
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-/// Lower quartile: calls that other programs have disturbed are left out, lucky ones are not taken for the rule.
-double typical(std::vector<double> values) {
-  const auto quarter = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 4);
-  std::nth_element(values.begin(), quarter, values.end());
-  return *quarter;
+double quantile(std::vector<double> values, double share) {
+  const auto place = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
+  std::nth_element(values.begin(), place, values.end());
+  return *place;
 }
+
+/// Lower quartile: calls that other programs have disturbed are left out, lucky ones are not taken for the rule.
+double typical(std::vector<double> values) { return quantile(std::move(values), 0.25); }
+double middle(std::vector<double> values) { return quantile(std::move(values), 0.5); }
 
 }  // namespace
 
@@ -82,7 +82,8 @@ CalibrationBench::Bound CalibrationBench::bind(const OpCase& which) {
   const std::int64_t room = pool_bytes_ - bound.workspace_bytes;
   if (bound.float_bytes > room)
     throw InternalError("calibration: the operands of " + std::string(which.definition->name()) + " do not fit");
-  bound.places = std::max<std::int64_t>(1, std::min(room, kWorkingSet) / std::max(bound.float_bytes, kAlignment));
+  // Operands wander through the working set, or they would stay in a nearer cache than they do in a step.
+  bound.places = std::max<std::int64_t>(1, std::min(room, which.working_set) / std::max(bound.float_bytes, kAlignment));
   // What earlier cases have left there may be denormal, which is slow.
   fill(bound.workspace_bytes, bound.workspace_bytes + bound.places * bound.float_bytes);
   return bound;
@@ -165,27 +166,32 @@ double CalibrationBench::transfer_seconds(Communicator& group, CollectiveKind ki
   return mean_over_ranks(typical(std::move(seconds)));
 }
 
-double CalibrationBench::overlap_loss(Communicator& group, const OpCase& compute, std::int64_t payload_bytes) {
-  constexpr int kRounds = 7;
-  Bound bound = bind(compute);
-  const double call = op_seconds(compute, 0.02);
+CalibrationBench::Overlap CalibrationBench::overlap(Communicator& group, const OpCase& compute,
+                                                    std::int64_t payload_bytes) {
+  constexpr int kRounds = 9;
   const double transfer = transfer_seconds(group, CollectiveKind::all_reduce, payload_bytes, 0.05);
-  const int calls = std::max(1, static_cast<int>(4 * transfer / call));  // enough to hide it whole
-  std::vector<double> losses;
+  Bound bound = bind(compute);
+  compute_seconds(bound, 1);
+  std::vector<double> losses, slowdowns;
   for (int round = 0; round < kRounds; ++round) {
-    mean_over_ranks(0);
-    const double alone = compute_seconds(bound, calls);
     mean_over_ranks(0);
     Ticket& ticket = begin_transfer(group, CollectiveKind::all_reduce, payload_bytes);
     double beside = 0;
-    for (int i = 0; i < calls; ++i) {
+    int calls = 0;
+    // Compute until it is hidden whole.
+    while (!ticket.complete.load() && beside < 50 * transfer) {
       beside += compute_seconds(bound, 1);
+      ++calls;
       lanes_.poll();
     }
     lanes_.wait(ticket);
+    mean_over_ranks(0);
+    const double alone = compute_seconds(bound, calls);
     losses.push_back((beside - alone) / transfer);
+    slowdowns.push_back((ticket.ended - ticket.begun) / transfer);
   }
-  return std::clamp(mean_over_ranks(typical(std::move(losses))), 0.0, 1.0);
+  return {std::clamp(mean_over_ranks(middle(std::move(losses))), 0.0, 1.0),
+          std::max(mean_over_ranks(middle(std::move(slowdowns))), 1.0)};
 }
 
 }  // namespace annulus

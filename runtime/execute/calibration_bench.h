@@ -18,8 +18,11 @@ class CalibrationBench {
   /// Typical seconds from the last rank's begin of a collective to its end, over `group`: of all groups that the ranks
   /// form, the mean. `payload_bytes` is M of collective_cost.h.
   double transfer_seconds(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes, double budget);
-  /// Share of the seconds of a collective beside compute by which the compute takes longer.
-  double overlap_loss(Communicator& group, const OpCase& compute, std::int64_t payload_bytes);
+  /// What an all-reduce and the compute beside it cost each other, as HardwareProfile's numbers of these names.
+  struct Overlap {
+    double loss = 0, slowdown = 1;
+  };
+  Overlap overlap(Communicator& group, const OpCase& compute, std::int64_t payload_bytes);
 
  private:
   struct Bound;  // a case with its operands' addresses

@@ -14,6 +14,11 @@ OpCase made(std::vector<ValueType> inputs, Arguments&&... arguments) {
   return {std::make_shared<Kind>(std::forward<Arguments>(arguments)...), std::move(inputs)};
 }
 
+OpCase with(std::int64_t working_set, OpCase which) {
+  which.working_set = working_set;
+  return which;
+}
+
 /// Passes over matrices [rows, kColumns].
 void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& cases) {
   const auto matrix = [&](std::int64_t operands) {
@@ -24,7 +29,7 @@ void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& 
   };
   const auto row_ids = [](const ValueType& x) { return ValueType{DType::i32, {x.shape[0], 2}}; };
   const ValueType vector{dtype, {kColumns}}, one = matrix(1), two = matrix(2), three = matrix(3);
-  const ValueType sums{DType::f64, {4}}, quarter = matrix(7);
+  const ValueType sums{DType::f64, {4}}, part = matrix(7);
   cases.push_back(made<Add>({three, three}));
   cases.push_back(made<AddBias>({two, vector}));
   cases.push_back(made<ColumnSum>({one}));
@@ -34,9 +39,9 @@ void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& 
   cases.push_back(made<LayerNormGrad>({three, vector, per_row(three, 2), three}));
   cases.push_back(made<Dropout>({two, row_ids(two), {DType::i32, {1}}}, DropoutMask{0.1, 1, 2}, 0));
   cases.push_back(made<Accumulate>({three, three}));
-  cases.push_back(made<Zero>({one}));
-  cases.push_back(made<SumSquares>({one}));
-  cases.push_back(made<AdamW>({quarter, quarter, quarter, quarter, sums, sums}, AdamW::Options{}));
+  cases.push_back(with(working_set::kStates, made<Zero>({one})));
+  cases.push_back(with(working_set::kStates, made<SumSquares>({one})));
+  cases.push_back(with(working_set::kStates, made<AdamW>({part, part, part, part, sums, sums}, AdamW::Options{})));
 }
 
 /// Passes over a vocabulary's rows or columns.
@@ -47,11 +52,12 @@ void add_vocabulary_passes(DType dtype, std::int64_t elements, std::vector<OpCas
   };
   const auto rows = [](const ValueType& x, DType type) { return ValueType{type, {x.shape[0]}}; };
   const ValueType one = logits(1), two = logits(2);
-  cases.push_back(made<RowMax>({one}, shard));
-  cases.push_back(made<RowSumExp>({one, rows(one, dtype)}, shard));
-  cases.push_back(made<RowTarget>({one, rows(one, DType::i32)}, shard));
-  cases.push_back(
-      made<NllGrad>({two, rows(two, dtype), rows(two, dtype), rows(two, DType::i32), rows(two, dtype)}, shard));
+  const ValueType row = rows(one, dtype), id = rows(one, DType::i32);
+  for (OpCase loss :
+       {made<RowMax>({one}, shard), made<RowSumExp>({one, row}, shard), made<RowTarget>({one, id}, shard),
+        made<Nll>({one, row, row, row, id, row}, shard),
+        made<NllGrad>({two, rows(two, dtype), rows(two, dtype), rows(two, DType::i32), rows(two, dtype)}, shard)})
+    cases.push_back(with(working_set::kLogits, std::move(loss)));
 
   const std::int64_t features = std::max<std::int64_t>(16, std::min(kColumns, elements / 2 / kCaseVocabulary));
   const ValueType table{dtype, {kCaseVocabulary, features}};

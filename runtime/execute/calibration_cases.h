@@ -6,10 +6,19 @@
 
 namespace annulus {
 
+/// What else a step touches between two touches of an operand, in bytes: it decides from which cache, or from which
+/// memory, the operand comes.
+namespace working_set {
+inline constexpr std::int64_t kLogits = std::int64_t{16} << 20;  ///< the loss's ops follow one another
+inline constexpr std::int64_t kActivations = std::int64_t{64} << 20;
+inline constexpr std::int64_t kStates = std::int64_t{128} << 20;  ///< of the optimizer: all of them, once a step
+}  // namespace working_set
+
 /// An op on operands of given types, to be timed.
 struct OpCase {
   OpPointer definition;
   std::vector<ValueType> inputs;
+  std::int64_t working_set = working_set::kActivations;
 
   std::vector<ValueType> outputs() const { return definition->infer({}, inputs); }
   Work work() const { return definition->work(inputs, outputs()); }

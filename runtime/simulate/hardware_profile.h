@@ -69,8 +69,10 @@ struct HardwareProfile {
   RateCurve memory;                          ///< bytes read and written -> bytes/s, of a streaming pass
   std::map<std::string, RateCurve> kernels;  ///< the same by op kind, where arithmetic outweighs the memory
   double op_overhead_seconds = 0;            ///< of starting any op
-  double overlap_loss =
-      0;  ///< share of a hidden collective's seconds by which it slows the compute beside it, in [0, 1]
+  /// Share of a hidden collective's seconds by which it slows the compute beside it, in [0, 1].
+  double overlap_loss = 0;
+  /// How many times as long a collective takes while its rank computes: what moves it has to share the cores.
+  double overlap_slowdown = 1;
   std::map<std::pair<CollectiveKind, int>, TransferCurve> collectives;  ///< by kind and size of group
 
   /// Where a dtype was not measured, f32's rate in bytes: f64 takes twice as long.

@@ -34,6 +34,7 @@ constexpr std::array kFields = {"version",
                                 "kernels",
                                 "op_overhead_seconds",
                                 "overlap_loss",
+                                "overlap_slowdown",
                                 "collectives"};
 
 /// Reads fields of one object and keeps every problem, so that all are reported at once.
@@ -189,6 +190,7 @@ std::string to_json(const HardwareProfile& profile) {
   for (const auto& [kind, curve] : profile.kernels) json["kernels"][kind] = curve.points();
   json["op_overhead_seconds"] = profile.op_overhead_seconds;
   json["overlap_loss"] = profile.overlap_loss;
+  json["overlap_slowdown"] = profile.overlap_slowdown;
   json["collectives"] = Json::array();
   for (const auto& [key, curve] : profile.collectives) {
     json["collectives"].push_back(
@@ -230,6 +232,7 @@ HardwareProfile parse_hardware_profile(const std::string& text, const std::strin
   profile.kernels = reader.curves("kernels");
   profile.op_overhead_seconds = reader.number("op_overhead_seconds", 0, 1);
   profile.overlap_loss = reader.number("overlap_loss", 0, 1);
+  profile.overlap_slowdown = reader.number("overlap_slowdown", 1, 1e6);
   read_collectives(reader, source, profile, problems);
   if (!problems.empty()) throw ConfigError(problems);
   return profile;

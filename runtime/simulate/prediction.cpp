@@ -1,6 +1,7 @@
 #include "runtime/simulate/prediction.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "runtime/ops/op_table.h"
 #include "runtime/simulate/collective_cost.h"
@@ -42,46 +43,127 @@ OpCost cost_of(const Program& program, const Op& op) {
   return cost;
 }
 
-StepPrediction predict_step(const Program& program, const Schedule& schedule, const HardwareProfile& profile) {
-  StepPrediction prediction;
-  prediction.ops.resize(static_cast<std::size_t>(program.op_count()));
-  std::vector<double> lane_free(static_cast<std::size_t>(schedule.lane_count()), 0.0);
-  double now = 0, segment_begin = 0;
-  for (int i = 0; i < program.op_count(); ++i) {
-    const Op& op = program.op(i);
-    OpPrediction& own = prediction.ops[static_cast<std::size_t>(i)];
-    const OpCost cost = cost_of(program, op);
-    const double repeat = program.segments()[static_cast<std::size_t>(op.segment)].repeat;
-    const auto wait_until = [&](double when, double& exposed) {
-      if (when <= now) return;
-      exposed += when - now;
-      prediction.exposed_seconds += (when - now) * repeat;
-      now = when;
-    };
-    for (int other : schedule.waits[static_cast<std::size_t>(i)]) {
-      OpPrediction& transfer = prediction.ops[static_cast<std::size_t>(other)];
-      wait_until(transfer.end, transfer.exposed);
-    }
-    if (const auto call = op.definition->collective()) {
-      double& free = lane_free[static_cast<std::size_t>(schedule.lanes[static_cast<std::size_t>(i)])];
-      own.seconds = profile.collective_seconds(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes));
-      own.begin = std::max(now, free);
-      free = own.end = own.begin + own.seconds;
-      prediction.communication_seconds += own.seconds * repeat;
-    } else {
-      own.seconds = compute_seconds(program, op, cost.work, profile);
-      own.begin = now;
-      now = own.end = now + own.seconds;
-      prediction.compute_seconds += own.seconds * repeat;
-      prediction.flops += cost.work.flops * repeat;
-    }
-    const bool last_of_segment = i + 1 == program.op_count() || program.op(i + 1).segment != op.segment;
-    if (!last_of_segment) continue;
-    for (double free : lane_free) wait_until(free, own.exposed);
-    prediction.step_seconds += (now - segment_begin) * repeat;
-    segment_begin = now;
+namespace {
+
+/// The walk: a clock of the compute lane, and what is under way in each lane of collectives.
+class Walk {
+ public:
+  Walk(const Program& program, const Schedule& schedule, const HardwareProfile& profile)
+      : program_(program),
+        schedule_(schedule),
+        profile_(profile),
+        lanes_(static_cast<std::size_t>(schedule.lane_count())),
+        complete_(static_cast<std::size_t>(program.op_count())) {
+    prediction_.ops.resize(static_cast<std::size_t>(program.op_count()));
   }
-  return prediction;
+
+  StepPrediction run() {
+    double segment_begin = 0;
+    for (int i = 0; i < program_.op_count(); ++i) {
+      repeat_ = program_.segments()[static_cast<std::size_t>(program_.op(i).segment)].repeat;
+      for (int other : schedule_.waits[static_cast<std::size_t>(i)]) wait_for(other);
+      take(i);
+      const bool last_of_segment = i + 1 == program_.op_count() || program_.op(i + 1).segment != program_.op(i).segment;
+      if (!last_of_segment) continue;
+      for (const Lane& lane : lanes_)
+        while (!lane.queue.empty()) wait_for(lane.queue.front());
+      prediction_.step_seconds += (now_ - segment_begin) * repeat_;
+      segment_begin = now_;
+    }
+    return std::move(prediction_);
+  }
+
+ private:
+  struct Lane {
+    std::deque<int> queue;
+    double remaining = 0;  ///< seconds that the first in the queue would take undisturbed
+  };
+
+  OpPrediction& prediction_of(int op) { return prediction_.ops[static_cast<std::size_t>(op)]; }
+
+  void take(int index) {
+    const Op& op = program_.op(index);
+    const OpCost cost = cost_of(program_, op);
+    if (const auto call = op.definition->collective()) {
+      Lane& lane = lanes_[static_cast<std::size_t>(schedule_.lanes[static_cast<std::size_t>(index)])];
+      prediction_of(index).seconds =
+          profile_.collective_seconds(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes));
+      lane.queue.push_back(index);
+      if (lane.queue.size() == 1) begin_first(lane, now_);
+      return;
+    }
+    OpPrediction& own = prediction_of(index);
+    own.seconds = compute_seconds(program_, op, cost.work, profile_);
+    own.begin = now_;
+    const double moved = pass(own.seconds, profile_.overlap_slowdown);
+    const double slowed = profile_.overlap_loss * moved;
+    now_ += slowed;
+    own.end = now_;
+    prediction_.exposed_seconds += slowed * repeat_;
+    prediction_.compute_seconds += own.seconds * repeat_;
+    prediction_.flops += cost.work.flops * repeat_;
+  }
+
+  void begin_first(Lane& lane, double when) {
+    OpPrediction& first = prediction_of(lane.queue.front());
+    lane.remaining = first.seconds;
+    first.begin = when;
+  }
+
+  /// Lets `seconds` pass, in which a transfer takes `slowdown` times as long as alone. Returns the seconds that all
+  /// transfers together moved on by, as if alone.
+  double pass(double seconds, double slowdown) {
+    double moved_by_all = 0;
+    for (Lane& lane : lanes_) {
+      double left = seconds;
+      while (!lane.queue.empty() && (left > 0 || lane.remaining <= 0)) {
+        const double moved = std::min(left / slowdown, lane.remaining);
+        left -= moved * slowdown;
+        lane.remaining -= moved;
+        moved_by_all += moved;
+        if (lane.remaining <= 0) finish_first(lane, now_ + seconds - left);
+      }
+    }
+    now_ += seconds;
+    return moved_by_all;
+  }
+
+  void finish_first(Lane& lane, double when) {
+    const int index = lane.queue.front();
+    OpPrediction& done = prediction_of(index);
+    done.end = when;
+    done.seconds = done.end - done.begin;
+    prediction_.communication_seconds += done.seconds * repeat_;
+    complete_[static_cast<std::size_t>(index)] = true;
+    lane.queue.pop_front();
+    if (!lane.queue.empty()) begin_first(lane, when);
+  }
+
+  void wait_for(int index) {
+    Lane& lane = lanes_[static_cast<std::size_t>(schedule_.lanes[static_cast<std::size_t>(index)])];
+    const double begin = now_;
+    while (!complete_[static_cast<std::size_t>(index)]) pass(lane.remaining, 1);
+    expose(index, now_ - begin);
+  }
+
+  void expose(int index, double seconds) {
+    prediction_of(index).exposed += seconds;
+    prediction_.exposed_seconds += seconds * repeat_;
+  }
+
+  const Program& program_;
+  const Schedule& schedule_;
+  const HardwareProfile& profile_;
+  StepPrediction prediction_;
+  std::vector<Lane> lanes_;
+  std::vector<bool> complete_;
+  double now_ = 0, repeat_ = 1;
+};
+
+}  // namespace
+
+StepPrediction predict_step(const Program& program, const Schedule& schedule, const HardwareProfile& profile) {
+  return Walk(program, schedule, profile).run();
 }
 
 }  // namespace annulus

@@ -29,6 +29,7 @@ HardwareProfile example() {
   profile.kernels["gelu"] = RateCurve({{1e6, 1e10}});
   profile.op_overhead_seconds = 2e-6;
   profile.overlap_loss = 0.25;
+  profile.overlap_slowdown = 3;
   profile.collectives[{CollectiveKind::all_reduce, 2}] = TransferCurve({{8, 1e-6}, {1024, 2e-6}, {1 << 20, 1e-4}});
   profile.collectives[{CollectiveKind::shift, 2}] = TransferCurve({{8, 1e-6}, {1 << 20, 5e-5}});
   return profile;
