@@ -13,8 +13,9 @@ MeshAxes make_mesh(const MeshShape& shape, int global_rank) {
     throw ConfigError(fmt::format("mesh dp={} cp={} tp={}: each must be at least 1", shape.dp, shape.cp, shape.tp));
   const int tk = shape.kv_heads == 0 ? shape.tp : std::min(shape.kv_heads, shape.tp);
   if (shape.tp % tk != 0 || (shape.kv_heads != 0 && shape.kv_heads % tk != 0))
-    throw ConfigError(fmt::format("kv_heads={} cannot be shared by tp={}; use a tp that divides kv_heads, or is a multiple of it",
-                                  shape.kv_heads, shape.tp));
+    throw ConfigError(
+        fmt::format("kv_heads={} cannot be shared by tp={}; use a tp that divides kv_heads, or is a multiple of it",
+                    shape.kv_heads, shape.tp));
   MeshAxes mesh;
   mesh.axes = {{"dp", shape.dp}, {"cp", shape.cp}, {"tk", tk}, {"tr", shape.tp / tk}};
   mesh.aliases = {{"tp", mesh_axis::kTensor}};
