@@ -89,6 +89,7 @@ Block join(const std::vector<Block>& parts, Placement place, const Spread& sprea
 }
 
 void write(Executor& executor, ValueId id, const Block& block) {
+  if (executor.plan().offsets[static_cast<std::size_t>(id)] < 0) return;  // no op reads it
   const DType dtype = executor.program().type(id).dtype;
   ASSERT_EQ(executor.program().type(id).shape, block.shape);
   const auto put = [&](auto zero) {
@@ -99,6 +100,15 @@ void write(Executor& executor, ValueId id, const Block& block) {
     put(std::int32_t{});
   else
     dispatch_float(dtype, put);
+}
+
+std::vector<ValueId> declare(Program& program, const std::vector<OpInput>& inputs,
+                             const std::vector<Placements>& places) {
+  std::vector<ValueId> leaves;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    leaves.push_back(
+        program.leaf("input" + std::to_string(i), Role::input, inputs[i].dtype, inputs[i].shape, places[i]));
+  return leaves;
 }
 
 Block read(const Executor& executor, ValueId id) {
@@ -157,19 +167,14 @@ RanksResult run_on_ranks(const std::array<int, 4>& sizes, const std::vector<OpIn
     const auto rank = static_cast<std::size_t>(world.rank());
     const MeshAxes mesh = mesh_of(sizes, world.rank());
     Program program(mesh);
-    std::vector<ValueId> leaves;
-    for (std::size_t i = 0; i < inputs.size(); ++i)
-      leaves.push_back(
-          program.leaf("input" + std::to_string(i), Role::input, inputs[i].dtype, inputs[i].shape, places[i]));
+    const std::vector<ValueId> leaves = declare(program, inputs, places);
     const std::vector<ValueId> outputs = record(program, leaves);
     for (ValueId output : outputs) program.keep(output);
     Groups groups(world, mesh);
     CpuDevice device(1);
     Executor executor(program, device, [&](AxisSet over) -> Communicator& { return groups.over(over); });
     executor.run([&](const Segment&, int) {
-      for (std::size_t i = 0; i < leaves.size(); ++i)
-        if (executor.plan().offsets[static_cast<std::size_t>(leaves[i])] >= 0)
-          write(executor, leaves[i], parts[i][rank]);
+      for (std::size_t i = 0; i < leaves.size(); ++i) write(executor, leaves[i], parts[i][rank]);
     });
     const std::lock_guard lock(mutex);
     result.outputs.resize(outputs.size(), std::vector<Block>(ranks));
@@ -181,10 +186,26 @@ RanksResult run_on_ranks(const std::array<int, 4>& sizes, const std::vector<OpIn
   return result;
 }
 
-RanksResult run_on_one_rank(const std::vector<OpInput>& inputs, const Record& record) {
-  std::vector<std::vector<Block>> parts;
-  for (const OpInput& input : inputs) parts.push_back({{input.shape, input.values}});
-  return run_on_ranks({1, 1, 1, 1}, inputs, std::vector<Placements>(inputs.size()), parts, record);
+OneRank::OneRank(const std::vector<OpInput>& inputs, const Record& record)
+    : program_(mesh_of({1, 1, 1, 1})), device_(std::make_unique<CpuDevice>(1)) {
+  leaves_ = declare(program_, inputs, std::vector<Placements>(inputs.size()));
+  outputs_ = record(program_, leaves_);
+  for (ValueId output : outputs_) program_.keep(output);
+  executor_ = std::make_unique<Executor>(program_, *device_, [](AxisSet) -> Communicator& {
+    throw InternalError("a program of one rank asks for a communicator");
+  });
+}
+
+RanksResult OneRank::run(const std::vector<OpInput>& inputs) {
+  executor_->run([&](const Segment&, int) {
+    for (std::size_t i = 0; i < leaves_.size(); ++i) write(*executor_, leaves_[i], {inputs[i].shape, inputs[i].values});
+  });
+  RanksResult result{{}, {}, executor_->counters()};
+  for (ValueId output : outputs_) {
+    result.outputs.push_back({read(*executor_, output)});
+    result.types.push_back(program_.type(output));
+  }
+  return result;
 }
 
 Record record_op(const OpCase& op, RingLayout layout) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "parallel/layout.h"
@@ -44,8 +45,22 @@ struct RanksResult {
 RanksResult run_on_ranks(const std::array<int, 4>& sizes, const std::vector<OpInput>& inputs,
                          const std::vector<Placements>& places, const std::vector<std::vector<Block>>& parts,
                          const Record& record);
-/// The same on one rank.
-RanksResult run_on_one_rank(const std::vector<OpInput>& inputs, const Record& record);
+
+/// A program on one rank, recorded once and run on any numbers.
+class OneRank {
+ public:
+  OneRank(const std::vector<OpInput>& inputs, const Record& record);
+  RanksResult run(const std::vector<OpInput>& inputs);
+
+ private:
+  Program program_;
+  std::vector<ValueId> leaves_, outputs_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Executor> executor_;
+};
+inline RanksResult run_on_one_rank(const std::vector<OpInput>& inputs, const Record& record) {
+  return OneRank(inputs, record).run(inputs);
+}
 
 /// Records the one op of a case; composites are expanded into a ring over sequences laid out by `layout`.
 Record record_op(const OpCase& op, RingLayout layout);
