@@ -24,16 +24,19 @@ Options parse(Arguments arguments) {
   CommandLine line("evaluate", "Loss and perplexity of weights on a token file, on all ranks of the job.");
   line.configuration(options.file, options.overrides);
   line.option("--weights", options.weights, "safetensors file or folder in Hugging Face's GPT-2 naming");
-  line.option("--tokens", options.tokens, "The token file. Default: data.validation_file of the configuration");
+  line.option("--tokens", options.tokens, "The token file");
   line.option("--sequences", options.sequences, "Only the first so many sequences. 0: all");
   line.parse(arguments);
   std::vector<std::string> problems;
   if (options.weights.empty())
     problems.push_back("--weights names no weights to evaluate; give a safetensors file or its folder");
+  if (options.tokens.empty())
+    problems.push_back("--tokens names no token file to evaluate on; make one with annulus tokenize");
   if (options.sequences < 0)
     problems.push_back(fmt::format("--sequences={} is out of range; it must be at least 0", options.sequences));
   if (!problems.empty()) throw ConfigError(problems);
-  if (!options.tokens.empty()) options.overrides.push_back("data.validation_file=\"" + options.tokens + "\"");
+  options.overrides.push_back("data.file=" + options.tokens);
+  options.overrides.push_back("data.validation_file=" + options.tokens);
   return options;
 }
 
@@ -42,13 +45,10 @@ Options parse(Arguments arguments) {
 int run_evaluate(Process& process, Arguments arguments) {
   Options options;
   process.agree([&] { options = parse(arguments); });
-  RunConfig config = load_run_config(process, options.file, options.overrides);
+  const RunConfig config = load_run_config(process, options.file, options.overrides);
   std::unique_ptr<DataSource> data;
   std::unique_ptr<SafetensorsReader> weights;
   process.agree([&] {
-    if (config.data.validation_file.empty())
-      throw ConfigError("there is no token file to evaluate on; give --tokens FILE");
-    config.data.file = config.data.validation_file;  // nothing else is read
     data = std::make_unique<DataSource>(
         config, process.local_rank() == 0 ? DataSource::Check::every_token : DataSource::Check::headers);
     weights = std::make_unique<SafetensorsReader>(options.weights);

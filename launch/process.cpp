@@ -120,11 +120,11 @@ void Process::agree(const std::function<void()>& action) {
   wait(world_->broadcast(text.data(), words, DType::i32, root));
 
   problems.clear();
-  const bool everywhere = std::find(failed.begin(), failed.end(), 0) == failed.end();
+  const bool first_rank = root == 0;  // who speaks for all
   for (std::size_t begin = 0; begin < text.size() && text[begin] != '\0'; begin = text.find('\0', begin) + 1) {
     const std::string problem(text.c_str() + begin);
     problems.push_back(
-        everywhere ? problem : fmt::format("rank {} on {}: {}", root, hosts_[static_cast<std::size_t>(root)], problem));
+        first_rank ? problem : fmt::format("rank {} on {}: {}", root, hosts_[static_cast<std::size_t>(root)], problem));
   }
   throw AgreedConfigError(problems);
 }

@@ -38,34 +38,14 @@ Trainer::Trainer(Process& process, RunConfig config)
       options_(step_options_of(config_)),
       threads_(process.claim_cores(config_.device.threads)),
       device_(threads_),
-      watched_(process),
       groups_(process.world(), mesh_),
       clock_(align_clock(process.world())) {
   process_.set_place(coordinates(mesh_));
   open_inputs();
   choose_profile();
-  plan();
+  TrainStep step = plan();
   make_folder();
-  const CommunicatorLookup groups = [this](AxisSet axes) -> Communicator& { return groups_.over(axes); };
-  ExecutorOptions executor_options;
-  executor_options.progress = config_.communication.progress;
-  executor_options.monitor = &watched_;
-  runner_ = std::make_unique<StepRunner>(mesh_, options_, Tail::update, device_, groups, executor_options);
-  if (config_.training.evaluate_every > 0) {
-    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups, executor_options);
-  }
-  runner_->initialize();
-  if (initial_) load_huggingface(*initial_, config_.model, runner_->step().parameters, runner_->executor());
-  initial_.reset();
-
-  Executor& executor = runner_->executor();
-  StepPrediction prediction = predict_step(executor.program(), executor.schedule(), profile_);
-  std::vector<double> expected;
-  for (const OpPrediction& op : prediction.ops) expected.push_back(op.seconds);
-  executor.set_expected_seconds(std::move(expected));
-  expectation_ =
-      expectation_of(symbols_of(mesh_, options_), prediction, profile_, options_.dtype, executor.plan().arena_bytes);
-  ledger_ = std::make_unique<Ledger>(executor.program(), executor.schedule(), std::move(prediction));
+  prepare(std::move(step));
 }
 
 Trainer::~Trainer() = default;
@@ -101,14 +81,19 @@ void Trainer::choose_profile() {
                   now_seconds() - begin));
 }
 
-void Trainer::plan() {
+TrainStep Trainer::plan() {
   const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
     return device_.workspace_bytes(definition, inputs, outputs);
   };
-  const TrainStep step = record_train_step(mesh_, options_);
+  TrainStep step = record_train_step(mesh_, options_);
   check_same_collectives(process_, step.program);
-  MemoryNeed need = memory_need_of(step, plan_memory(step.program, make_schedule(step.program), workspace));
+  const Schedule schedule = make_schedule(step.program);
+  MemoryNeed need = memory_need_of(step, plan_memory(step.program, schedule, workspace));
   const std::int64_t training_bytes = need.arena_bytes;
+  process_.agree([&] {
+    prediction_ = predict_step(step.program, schedule, profile_);
+    expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, training_bytes);
+  });
   if (config_.training.evaluate_every > 0) {
     const EvaluateStep evaluate = record_evaluate_step(mesh_, options_);
     need.arena_bytes += plan_memory(evaluate.program, make_schedule(evaluate.program), workspace).arena_bytes;
@@ -118,6 +103,28 @@ void Trainer::plan() {
                   config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, threads_,
                   static_cast<double>(training_bytes) / (1 << 20), profile_.peak_name,
                   profile_.peak_flops_per_second / 1e9));
+  return step;
+}
+
+void Trainer::prepare(TrainStep step) {
+  watched_ = std::make_unique<WatchedOps>(process_);  // behind the last check: its ranks leave with a goodbye
+  const CommunicatorLookup groups = [this](AxisSet axes) -> Communicator& { return groups_.over(axes); };
+  ExecutorOptions executor_options;
+  executor_options.progress = config_.communication.progress;
+  executor_options.monitor = watched_.get();
+  runner_ = std::make_unique<StepRunner>(std::move(step), options_, device_, groups, executor_options);
+  if (config_.training.evaluate_every > 0) {
+    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups, executor_options);
+  }
+  runner_->initialize();
+  if (initial_) load_huggingface(*initial_, config_.model, runner_->step().parameters, runner_->executor());
+  initial_.reset();
+
+  Executor& executor = runner_->executor();
+  std::vector<double> expected;
+  for (const OpPrediction& op : prediction_.ops) expected.push_back(op.seconds);
+  executor.set_expected_seconds(std::move(expected));
+  ledger_ = std::make_unique<Ledger>(executor.program(), executor.schedule(), prediction_);
 }
 
 void Trainer::make_folder() {

@@ -28,7 +28,9 @@ class Trainer {
  private:
   void open_inputs();
   void choose_profile();
-  void plan();
+  /// Records the step, predicts it, and sees to it that it fits.
+  TrainStep plan();
+  void prepare(TrainStep step);
   void make_folder();
   void describe_run() const;
 
@@ -46,7 +48,6 @@ class Trainer {
   StepOptions options_;
   int threads_;
   CpuDevice device_;
-  WatchedOps watched_;
   Groups groups_;
   ClockOffset clock_;
   HardwareProfile profile_;
@@ -54,9 +55,11 @@ class Trainer {
   std::unique_ptr<SafetensorsReader> initial_;
   std::unique_ptr<RunFolder> folder_;       ///< on the first rank
   std::unique_ptr<MetricsWriter> metrics_;  ///< on the first rank
+  std::unique_ptr<WatchedOps> watched_;
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Evaluator> evaluator_;  ///< where the run evaluates
   std::unique_ptr<Ledger> ledger_;
+  StepPrediction prediction_;
   StepExpectation expectation_;
   double begun_seconds_ = 0, said_seconds_ = 0;
   std::int64_t exported_step_ = -1;

@@ -1,0 +1,217 @@
+"""Jobs of several ranks as a user meets them:  ranks_test.py PROGRAM SOURCE_FOLDER."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from command_line_test import run
+
+CONFIG = {
+    "model": {"layers": 2, "hidden": 48, "heads": 4, "initial_std": 0.1},
+    "data": {"validation_fraction": 0.1},
+    "batch": {"sequence_length": 32, "global_sequences": 4},
+    "optimizer": {"learning_rate": 1e-3},
+    "training": {"steps": 4},
+    "device": {"threads": 1},
+}
+
+
+class RanksTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.shared.cleanup)
+        folder = pathlib.Path(cls.shared.name)
+        seed = random.SystemRandom().randrange(1 << 30)
+        print("seed", seed)
+        draw = random.Random(seed)
+        (folder / "text.txt").write_text("".join(draw.choice("abcdefgh \n") for _ in range(20000)))
+        cls.tokens = folder / "text.tokens"
+        assert run("tokenize", cls.tokens, "--text", folder / "text.txt")[0] == 0
+        cls.profile = folder / "profile.json"
+        cls.config = folder / "tiny.json"
+        cls.config.write_text(json.dumps(CONFIG))
+        code, _, messages = run("train", cls.config, *cls.settings(cls, folder / "first"), ranks=2)
+        assert code == 0, messages
+        (folder / "first" / "profile.json").rename(cls.profile)
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def settings(self, output, *more):
+        known = [f"log.profile={self.profile}"] if self.profile.exists() else []
+        pairs = [f"data.file={self.tokens}", f"output.folder={output}", *known, *more]
+        return [word for pair in pairs for word in ("--set", pair)]
+
+    def train(self, name, *more, ranks=0):
+        output = self.folder / name
+        code, text, messages = run("train", self.config, *self.settings(output, *more), ranks=ranks)
+        self.assertEqual(code, 0, messages)
+        rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        return output, text, rows
+
+    def refused(self, *words, more=(), ranks=2, output=None, arguments=()):
+        """The one message that must hold all words; nothing may be left behind."""
+        output = output or self.folder / "refused"
+        code, _, messages = run("train", self.config, *self.settings(output, *more), *arguments, ranks=ranks)
+        self.assertEqual(code, 2, messages)
+        ours = [line for line in messages.splitlines() if line.startswith("annulus: ")]
+        for word in words:
+            self.assertTrue(any(word in line for line in ours), (word, messages))
+        self.assertEqual(len(set(ours)), len(ours), "a message stands twice")
+        self.assertFalse((self.folder / "refused").exists())
+
+    def test_a_run_leaves_its_folder(self):
+        output, text, rows = self.train("run", "training.evaluate_every=2", "training.export_every=2", "parallel.tp=2", ranks=2)
+        self.assertEqual(sorted(path.name for path in output.iterdir()),
+                         ["config.json", "ledger.json", "metrics.jsonl", "run.json", "weights-2", "weights-4"])
+        steps = [row for row in rows if "loss" in row]
+        self.assertEqual([row["step"] for row in steps], [1, 2, 3, 4])
+        self.assertEqual([row["step"] for row in rows if "validation_loss" in row], [2, 4])
+        for row in steps:
+            self.assertGreater(row["compute_seconds_largest"], 0)
+            self.assertGreaterEqual(row["step_seconds"], row["compute_seconds_largest"])
+            self.assertLessEqual(row["mfu_causal"], row["mfu_full"])
+        self.assertIn("all_reduce", text)
+        self.assertEqual(json.loads((output / "config.json").read_text())["parallel"]["dp"], 1)
+        self.assertEqual(len(json.loads((output / "run.json").read_text())["hosts"]), 2)
+        ledger = json.loads((output / "ledger.json").read_text())
+        self.assertIn("layers.1.mlp.up", {op["scope"] for op in ledger["ops"]})
+
+    def test_meshes_have_one_loss_curve(self):
+        curves = {}
+        for name, ranks, more in (("alone", 0, ()), ("tp", 2, ("parallel.tp=2", "parallel.sequence_parallel=true")),
+                                  ("ring", 2, ("parallel.cp=2",)), ("dp", 2, ()),
+                                  ("all", 8, ("parallel.tp=2", "parallel.cp=2"))):
+            curves[name] = [row["loss"] for row in self.train(name, *more, ranks=ranks)[2] if "loss" in row]
+        for name, curve in curves.items():
+            for one, other in zip(curve, curves["alone"], strict=True):
+                self.assertAlmostEqual(one / other, 1, delta=1e-5, msg=name)
+
+    def test_a_resolved_configuration_runs_again_to_the_same_bits(self):
+        first, _, rows = self.train("first", "parallel.cp=2", ranks=2)
+        code, _, messages = run("train", first / "config.json", "--set", f"output.folder={self.folder / 'again'}", ranks=2)
+        self.assertEqual(code, 0, messages)
+        again = [json.loads(line) for line in (self.folder / "again/metrics.jsonl").read_text().splitlines()]
+        self.assertEqual([row["loss"] for row in again], [row["loss"] for row in rows])
+        weights = "weights-4/model.safetensors"
+        self.assertEqual((self.folder / "again" / weights).read_bytes(), (first / weights).read_bytes())
+
+    def test_weights_go_on_and_are_evaluated(self):
+        first, _, rows = self.train("first", "training.evaluate_every=4")
+        weights = f"training.initial_weights={first / 'weights-4'}"
+        _, _, more = self.train("second", weights, "parallel.tp=2", "training.steps=1", ranks=2)
+        self.assertLess(more[0]["loss"], rows[0]["loss"])
+        texts = [run("evaluate", self.config, "--weights", first / "weights-4", "--tokens", self.tokens, "--sequences", 8,
+                     ranks=ranks) for ranks in (0, 2)]
+        self.assertEqual([code for code, _, _ in texts], [0, 0], texts)
+        losses = [float(text.split()[1]) for _, text, _ in texts]
+        self.assertAlmostEqual(losses[0], losses[1], places=5)
+
+    def test_verify(self):
+        for ranks, more in ((0, ()), (2, ("parallel.tp=2", "parallel.sequence_parallel=true")), (4, ("parallel.cp=4",)),
+                            (8, ("parallel.tp=2", "parallel.cp=2", "parallel.layout=striped"))):
+            code, text, messages = run("verify", self.config, *self.settings(self.folder / "none", *more), ranks=ranks)
+            self.assertEqual(code, 0, text + messages)
+            self.assertIn("steps equal", text)
+            self.assertIn("counts equal on all ranks", text)
+        code, text, _ = run("verify", self.config, "--as-configured", "--tolerance", "1e-30",
+                            *self.settings(self.folder / "none", "parallel.tp=2"), ranks=2)
+        self.assertEqual(code, 1)  # no sum of floats comes this near
+        self.assertIn("DIFFER", text)
+
+    def test_plan(self):
+        arguments = self.settings(self.folder / "none", "parallel.tp=2", "parallel.cp=2")
+        code, text, messages = run("plan", self.config, "--ranks", 8, "--rank", 7, *arguments)
+        self.assertEqual(code, 0, messages)
+        self.assertIn("rank 7 of 8 (dp 1 cp 1 tp 1)", text)
+        self.assertIn("predicted on", text)
+        self.assertNotIn("differ", text)
+        self.assertIn("layers.1.mlp.up", run("plan", self.config, "--dump", *arguments)[1])
+        code, _, messages = run("plan", self.config, "--rank", 4, *arguments)
+        self.assertEqual((code, messages), (2, "annulus: --rank=4 is out of range; the mesh has ranks 0 to 3\n"))
+
+    def test_bad_configurations(self):
+        self.refused("model.heads=4 cannot be split over parallel.tp=3", "trainin.steps", "did you mean training.steps?",
+                     more=("parallel.tp=3", "trainin.steps=1", "model.layers=-1"))
+        self.refused("does not divide the 1 ranks", more=("parallel.tp=2",), ranks=0)
+        self.refused("does not divide the 3 ranks", more=("parallel.tp=2",), ranks=3)
+        self.refused("--resume", "cannot be resumed", arguments=("--resume", "x"))
+
+    def test_bad_files(self):
+        missing, foreign, short = (self.folder / name for name in ("missing.tokens", "foreign.tokens", "short.tokens"))
+        foreign.write_text("these are no tokens" * 20)
+        short.write_bytes(self.tokens.read_bytes()[:-100])
+        for path in (missing, foreign, short):
+            self.refused(str(path), more=(f"data.file={path}",))
+        self.refused("vocabulary", more=("model.vocabulary=100",))
+        self.refused("sequence", more=("batch.sequence_length=32768", "batch.global_sequences=2"))
+        self.refused("foreign.tokens", more=(f"training.initial_weights={foreign}",))
+        self.refused("foreign.tokens", more=(f"log.profile={foreign}",))
+
+    def test_bad_output_folders(self):
+        first, _, _ = self.train("first")
+        before = sorted((path, path.stat().st_mtime_ns) for path in first.rglob("*"))
+        self.refused(str(first), "holds another run", output=first)
+        self.assertEqual(sorted((path, path.stat().st_mtime_ns) for path in first.rglob("*")), before)
+        (self.folder / "file").write_text("")
+        self.refused("cannot be made", output=self.folder / "file" / "run")
+
+    def test_a_plan_beyond_memory_is_refused(self):
+        self.refused("GiB", "available", more=("model.hidden=400000", "model.head_dim=16"))
+
+    def begin(self, output):
+        """A long job of two ranks, of which the second is returned when a step is done."""
+        command = ["mpirun", "-n", "2", sys.argv[1], "train", str(self.config),
+                   *self.settings(output, "training.steps=1000000", "parallel.tp=2")]
+        job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(job.communicate)
+        self.addCleanup(job.kill)
+        while not (output / "metrics.jsonl").exists() or not (output / "metrics.jsonl").read_text():
+            self.assertIsNone(job.poll())
+            time.sleep(0.1)
+        return job, [rank for rank in processes() if str(output) in command_of(rank) and "mpirun" not in command_of(rank)]
+
+    def test_a_killed_rank_ends_the_job(self):
+        job, ranks = self.begin(self.folder / "killed")
+        self.assertEqual(len(ranks), 2)
+        begin = time.monotonic()
+        os.kill(ranks[1], signal.SIGKILL)
+        text, _ = job.communicate(timeout=60)
+        self.assertLess(time.monotonic() - begin, 10)  # what is promised
+        self.assertNotEqual(job.returncode, 0)
+        self.assertIn("rank", text)
+
+    def test_a_signal_ends_the_run_in_good_order(self):
+        output = self.folder / "stopped"
+        _, ranks = self.begin(output)
+        os.kill(ranks[0], signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while not (output / "ledger.json").exists():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.1)
+        self.assertEqual(len(list(output.glob("weights-*/model.safetensors"))), 1)
+
+
+def processes():
+    return [int(path.name) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def command_of(process):
+    try:
+        return pathlib.Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
