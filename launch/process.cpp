@@ -140,8 +140,7 @@ void watch_for_stop_signals() {
   action.sa_handler = [](int) { stop_flag().store(true); };
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART;
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
 }
 
 bool stop_signal_came() { return stop_flag().load(); }
