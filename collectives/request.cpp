@@ -130,8 +130,9 @@ Communicator::Pending RequestCommunicator::checked(const Request& request) {
   if (!buffers.in_place && overlap(buffers.send, buffers.receive)) {
     refuse("send and receive buffers overlap; only the in-place form may (see runtime/core/communicator.h)");
   }
-  ++counters_.calls;
-  counters_.payload_bytes += payload_bytes(request, size());
+  CommunicatorCounters& counters = counters_[static_cast<std::size_t>(request.kind)];
+  ++counters.calls;
+  counters.payload_bytes += payload_bytes(request, size());
   return start(request);
 }
 

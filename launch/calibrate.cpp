@@ -13,6 +13,8 @@ namespace {
 struct Options {
   std::string output = "profile.json";
   std::int64_t threads = 0;
+  std::string progress = "thread";
+  bool quick = false;
   bool replace = false;
 };
 
@@ -24,14 +26,57 @@ Options parse(Arguments arguments) {
                    "memory, and the seconds of every collective. The profile is for the setting log.profile.");
   line.option("--output", options.output, "The profile to write. Default: profile.json");
   line.option("--threads", options.threads, "Threads of a rank. 0: the host's cores, shared evenly by its ranks");
+  line.option("--progress", options.progress, "What moves transfers on: thread or poll, as communication.progress");
+  line.flag("--quick", options.quick, "Measure only what a first run without a profile measures, in seconds");
   line.flag("--replace", options.replace, "Replace a profile that is there already");
   line.parse(arguments);
   if (options.threads < 0)
     throw ConfigError(fmt::format("--threads={} is out of range; it must be at least 0", options.threads));
+  if (options.progress != "thread" && options.progress != "poll")
+    throw ConfigError(fmt::format("--progress={} is not known; use thread or poll", options.progress));
   if (!options.replace && std::filesystem::exists(options.output)) {
     throw ConfigError(fmt::format("{} is there already; give --replace, or another --output", options.output));
   }
   return options;
+}
+
+/// A number and the prefix of its unit, as in `1.2 M`.
+std::string scaled(double value, double base = 1000) {
+  static constexpr const char* kPrefixes[] = {"", "k", "M", "G", "T"};
+  std::size_t prefix = 0;
+  while (value >= base && prefix + 1 < std::size(kPrefixes)) {
+    value /= base;
+    ++prefix;
+  }
+  return fmt::format("{:.{}f} {}", value, value < 9.95 && prefix > 0 ? 1 : 0, kPrefixes[prefix]);
+}
+
+void print_rates(std::string_view name, const RateCurve& curve, const char* unit) {
+  std::string cells;
+  for (const auto& [size, rate] : curve.points())
+    cells += fmt::format("  {}{}: {}{}/s", scaled(size), unit, scaled(rate), unit);
+  fmt::print("{:<22}{}\n", name, cells);
+}
+
+void print(const HardwareProfile& profile) {
+  fmt::print("{}; {} on {}\n", profile.name, profile.device, profile.host);
+  fmt::print("{:<22}  {}FLOP/s a rank ({})\n", "peak", scaled(profile.peak_flops_per_second), profile.peak_name);
+  fmt::print("{:<22}  {:.2f} us\n", "starting an op", profile.op_overhead_seconds * 1e6);
+  fmt::print("{:<22}  compute is slowed by {:.0f} % of the transfer's time, which takes {:.1f} times as long\n",
+             "a transfer beside it", profile.overlap_loss * 100, profile.overlap_slowdown);
+  for (const auto& [dtype, curve] : profile.products)
+    print_rates(fmt::format("products {}", name_of(dtype)), curve, "FLOP");
+  for (const auto& [dtype, curve] : profile.attention_forward)
+    print_rates(fmt::format("attention {}", name_of(dtype)), curve, "FLOP");
+  for (const auto& [dtype, curve] : profile.attention_backward)
+    print_rates(fmt::format("attention gradient {}", name_of(dtype)), curve, "FLOP");
+  for (const auto& [kind, curve] : profile.kernels) print_rates(kind, curve, "B");
+  for (const auto& [key, curve] : profile.collectives) {
+    std::string cells;
+    for (const auto& [bytes, seconds] : curve.points())
+      cells += fmt::format("  {}B: {:.1f} us", scaled(bytes, 1024), seconds * 1e6);
+    fmt::print("{:<22}{}\n", fmt::format("{} of {}", name_of(key.first), key.second), cells);
+  }
 }
 
 }  // namespace
@@ -42,12 +87,16 @@ int run_calibrate(Process& process, Arguments arguments) {
   const int threads = process.claim_cores(options.threads);
   CpuDevice device(threads);
   const double begin = now_seconds();
-  const HardwareProfile profile =
-      calibrate(device, process.world(), {.mode = CalibrationMode::full, .threads = threads});
+  HardwareProfile profile = calibrate(device, process.world(),
+                                      {.mode = options.quick ? CalibrationMode::quick : CalibrationMode::full,
+                                       .threads = threads,
+                                       .progress = options.progress == "poll" ? Progress::poll : Progress::thread});
+  profile.host = process.hosts().front();
   process.agree([&] {
     if (process.is_first()) save_hardware_profile(profile, options.output);
   });
   if (process.is_first()) {
+    print(profile);
     fmt::print("wrote {} in {:.0f} s: {} ranks, {}: {:.1f} GFLOP/s a rank\n", options.output, now_seconds() - begin,
                process.size(), profile.peak_name, profile.peak_flops_per_second / 1e9);
   }

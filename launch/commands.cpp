@@ -10,7 +10,6 @@ const std::vector<Command>& commands() {
       {"evaluate", "Loss and perplexity of weights on a token file", run_evaluate},
       {"plan", "Memory, collectives and counts of a step on any mesh; its program", run_plan},
       {"tokenize", "Text files to a token file, training a tokenizer where asked to", run_tokenize},
-      {"calibrate", "Measures this machine's kernels and collectives, for predictions", run_calibrate},
       {"calibrate", "Measures the machine: a hardware profile for predictions", run_calibrate},
       {"info", "Versions, processors and memory; the configuration reference", run_info},
   };

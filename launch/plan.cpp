@@ -4,9 +4,9 @@
 
 #include "launch/command.h"
 #include "launch/rank_setup.h"
-#include "launch/step_counts.h"
 #include "model/analytic/flops.h"
 #include "model/analytic/of_step.h"
+#include "model/counts.h"
 #include "runtime/cpu/device.h"
 #include "runtime/program/dump.h"
 #include "runtime/simulate/prediction.h"

@@ -6,8 +6,8 @@
 
 #include "launch/command.h"
 #include "launch/rank_setup.h"
-#include "launch/step_counts.h"
 #include "model/analytic/of_step.h"
+#include "model/counts.h"
 #include "runtime/cpu/device.h"
 
 namespace annulus {
@@ -112,7 +112,7 @@ int run_verify(Process& process, Arguments arguments) {
   runner.initialize();
   MeasuredCounts measured(runner.executor(), groups);
   runner.run(kStepNumber, {}, read);
-  const CountsTable counts = compare_counts(closed_form_counts(symbols_of(mesh, step_options), mesh),
+  const CountsTable counts = compare_counts(closed_form_counts(symbols_of(mesh, step_options), mesh, Tail::gradients),
                                             program_counts(runner.step()), measured.counts());
   const Worst worst = worst_of(process, deviation_from(reference, runner));
   const std::vector<std::int32_t> agreed = process.gather(static_cast<std::int32_t>(counts.agree));

@@ -87,7 +87,7 @@ class StepRecorder {
     forward_leaves();
     for (const Parameter& parameter : trial.parameters_.all()) {
       const ValueType& type = trial.program_.type(once.gradients.at(parameter.value));
-      accumulators[program_.find_leaf(parameter.name)] = state("accumulated." + parameter.name, type);
+      accumulators[program_.find_leaf(parameter.name)] = state(accumulator_name(parameter.name), type);
     }
     sums_accumulator = state("accumulated.sums", trial.program_.type(once.sums));
   }
@@ -149,6 +149,8 @@ class StepRecorder {
 };
 
 }  // namespace
+
+std::string accumulator_name(const std::string& parameter) { return "accumulated." + parameter; }
 
 TrainStep record_train_step(const MeshAxes& mesh, const StepOptions& options, Tail tail, CollectiveFilter filter) {
   return StepRecorder(mesh, options, std::move(filter)).train(tail);

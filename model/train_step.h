@@ -29,6 +29,9 @@ enum class Tail : std::uint8_t {
   gradients,  ///< norm only: the gradients remain, unnormalised, for `verify`
 };
 
+/// The state in which micro-batches gather the gradient of a parameter; there is none for a single micro-batch.
+std::string accumulator_name(const std::string& parameter);
+
 /// A recorded step: micro-batches, gradient reductions, tail. Expanded, scheduled, ready for an executor.
 struct TrainStep {
   Program program;

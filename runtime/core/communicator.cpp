@@ -34,6 +34,15 @@ std::string_view name_of(CollectiveKind kind) {
 
 std::string_view name_of(Reduction reduction) { return reduction == Reduction::sum ? "sum" : "max"; }
 
+CommunicatorCounters Communicator::counters() const {
+  CommunicatorCounters sum;
+  for (const CommunicatorCounters& one : counters_) {
+    sum.calls += one.calls;
+    sum.payload_bytes += one.payload_bytes;
+  }
+  return sum;
+}
+
 void wait(Communicator::Pending transfer) {
   while (!transfer->test()) std::this_thread::yield();
 }

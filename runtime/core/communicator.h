@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -23,6 +24,11 @@ enum class CollectiveKind : std::uint8_t {
   recv,
   shift,
 };
+
+inline constexpr std::array kCollectiveKinds = {
+    CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter, CollectiveKind::all_to_all,
+    CollectiveKind::broadcast,  CollectiveKind::gather,     CollectiveKind::scatter,        CollectiveKind::reduce,
+    CollectiveKind::send,       CollectiveKind::recv,       CollectiveKind::shift};
 
 std::string_view name_of(CollectiveKind kind);
 std::string_view name_of(Reduction reduction);
@@ -83,10 +89,12 @@ class Communicator {
   /// The ranks of one `color`, ordered by `key`. Collective over this communicator, blocking.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  const CommunicatorCounters& counters() const { return counters_; }
+  /// Of all kinds together, and of one.
+  CommunicatorCounters counters() const;
+  const CommunicatorCounters& counters(CollectiveKind kind) const { return counters_[static_cast<std::size_t>(kind)]; }
 
  protected:
-  CommunicatorCounters counters_;
+  std::array<CommunicatorCounters, kCollectiveKinds.size()> counters_;  ///< by kind
 };
 
 /// Runs a transfer to its end, giving the core away between tests.

@@ -85,6 +85,15 @@ void Executor::prepare(int index) {
   steps_.push_back(std::move(step));
 }
 
+WorkCounters Executor::counters() const {
+  WorkCounters sum;
+  for (const WorkCounters& one : counters_) {
+    sum.product_flops += one.product_flops;
+    sum.attended_pairs += one.attended_pairs;
+  }
+  return sum;
+}
+
 void Executor::write(ValueId id, const void* from) {
   const Tensor to = tensor(id);
   device_.copy_to_device(to.data, from, to.bytes());
@@ -138,8 +147,9 @@ void Executor::run_compute(int index) {
   OpEvent event;
   event.op = index;
   event.begin = now_seconds();
-  device_.run(*program_.op(index).definition,
-              {step.inputs, step.outputs, arena_ + plan_.workspace_offset, plan_.workspace_bytes, &counters_});
+  const Op& op = program_.op(index);
+  device_.run(*op.definition, {step.inputs, step.outputs, arena_ + plan_.workspace_offset, plan_.workspace_bytes,
+                               &counters_[static_cast<std::size_t>(op.phase)]});
   event.end = now_seconds();
   trace_.events.push_back(event);
   if (options_.monitor) options_.monitor->end();

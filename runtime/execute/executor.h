@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <functional>
 #include <optional>
 #include <random>
@@ -59,7 +60,9 @@ class Executor {
   const Program& program() const { return program_; }
   const MemoryPlan& plan() const { return plan_; }
   const Schedule& schedule() const { return schedule_; }
-  const WorkCounters& counters() const { return counters_; }
+  /// What kernels have done since the executor was made: all together, and those of one phase.
+  WorkCounters counters() const;
+  const WorkCounters& counters(Phase phase) const { return counters_[static_cast<std::size_t>(phase)]; }
   Device& device() { return device_; }
 
   /// Copies a whole local value in or out; of leaves and of values that the program keeps, between steps.
@@ -96,7 +99,7 @@ class Executor {
   std::vector<Step> steps_;
   std::vector<std::string> labels_;
   std::vector<double> expected_seconds_;
-  WorkCounters counters_;
+  std::array<WorkCounters, kPhases> counters_;
   StepTrace trace_;
   std::vector<std::size_t> event_of_;  // of an op's last run in this step
   std::vector<int> outstanding_;       // collectives handed over in this segment and not yet waited for

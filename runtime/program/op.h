@@ -84,6 +84,7 @@ using OpPointer = std::shared_ptr<const OpDefinition>;
 
 /// Which part of a step an op belongs to.
 enum class Phase : std::uint8_t { forward, backward, reduction, update };
+inline constexpr std::size_t kPhases = 4;
 std::string_view name_of(Phase phase);
 
 /// An op kind applied to values.

@@ -16,10 +16,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Points = std::vector<std::pair<double, double>>;
 
-constexpr std::array kKinds = {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter,
-                               CollectiveKind::all_to_all, CollectiveKind::broadcast,  CollectiveKind::gather,
-                               CollectiveKind::scatter,    CollectiveKind::reduce,     CollectiveKind::send,
-                               CollectiveKind::recv,       CollectiveKind::shift};
 constexpr std::array kDTypes = {DType::f32, DType::f64};
 
 constexpr std::array kFields = {"version",
@@ -145,7 +141,7 @@ void read_collectives(const Reader& reader, const std::string& source, HardwareP
     auto curve = fields.curve<TransferCurve>("seconds");
     std::string names;
     bool known = false;
-    for (const CollectiveKind kind : kKinds) {
+    for (const CollectiveKind kind : kCollectiveKinds) {
       names += (names.empty() ? "" : ", ") + std::string(name_of(kind));
       if (name_of(kind) != name) continue;
       known = true;

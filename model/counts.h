@@ -11,11 +11,11 @@
 
 namespace annulus {
 
-/// What one step of one rank comes to, by name, as in `matrix products [FLOP]` or `payload over tp [bytes]`.
+/// What one step of one rank comes to, by name, as in `matrix products [FLOP]` or `all_reduce over tp: calls`.
 using Counts = std::map<std::string, std::int64_t>;
 
 /// From the formulas of the analytic model. Claims nothing about the number of gradient buckets.
-Counts closed_form_counts(const Symbols& symbols, const MeshAxes& mesh);
+Counts closed_form_counts(const Symbols& symbols, const MeshAxes& mesh, Tail tail = Tail::update);
 /// From the recorded program.
 Counts program_counts(const TrainStep& step);
 
@@ -28,19 +28,15 @@ class MeasuredCounts {
   Counts counts() const;
 
  private:
-  struct Totals {
-    double product_flops = 0;
-    std::int64_t attended_pairs = 0;
-    std::map<std::string, CommunicatorCounters> by_axes;
-  };
-  Totals totals() const;
+  Counts totals() const;
 
   const Executor& executor_;
   Groups& groups_;
-  Totals before_;
+  Counts before_;
 };
 
-/// Three sources side by side: a line for each count, and whether those that claim it agree.
+/// Three sources side by side: a line for each count, and whether the program, which claims all of them, agrees with
+/// the others that claim it.
 struct CountsTable {
   std::string text;
   bool agree = true;
