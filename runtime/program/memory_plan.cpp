@@ -181,10 +181,13 @@ class Planner {
       int at = buffer.last + 1;
       while (at < program_.op_count() && (schedule_.lanes[static_cast<std::size_t>(at)] != 0 || !free_at(b, at))) ++at;
       if (at == program_.op_count()) continue;
-      const bool taken = std::any_of(plan_.buffers.begin(), plan_.buffers.end(), [&](const Buffer& other) {
-        return !other.persistent && other.first > buffer.first && other.first < at && other.last >= at - 1 &&
-               other.offset < buffer.offset + buffer.bytes && buffer.offset < other.offset + other.bytes;
-      });
+      bool taken = false;
+      for (int o = 0; o < static_cast<int>(plan_.buffers.size()); ++o) {
+        const Buffer& other = plan_.buffers[static_cast<std::size_t>(o)];
+        taken = taken || (!other.persistent && other.first > buffer.first && other.first < at &&
+                          other.offset < buffer.offset + buffer.bytes && buffer.offset < other.offset + other.bytes &&
+                          !free_at(o, at));
+      }
       if (!taken) plan_.freed_before[static_cast<std::size_t>(at)].push_back(b);
     }
   }
