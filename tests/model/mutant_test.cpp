@@ -103,7 +103,10 @@ Composition mesh_of(MeshShape mesh, SequenceParallel sp, std::int64_t kv_heads =
 
 TEST(Mutants, TensorParallel) { Mutants(mesh_of({.tp = 2}, SequenceParallel::off)).run(); }
 TEST(Mutants, SequenceParallel) { Mutants(mesh_of({.tp = 2}, SequenceParallel::on)).run(); }
-TEST(Mutants, TensorParallelRing) { Mutants(mesh_of({.cp = 2, .tp = 2}, SequenceParallel::off)).run(); }
+TEST(Mutants, TensorParallelRing) {
+  Mutants(mesh_of({.cp = 2, .tp = 2}, SequenceParallel::off)).run();
+  Mutants(mesh_of({.cp = 2, .tp = 2}, SequenceParallel::on)).run();
+}
 TEST(Mutants, GroupedQueriesEverywhere) {
   Mutants(mesh_of({.dp = 2, .tp = 4}, SequenceParallel::on, 2)).run();
   Mutants(mesh_of({.dp = 2, .tp = 4}, SequenceParallel::off, 2)).run();
