@@ -167,7 +167,7 @@ void Executor::wait_for(int index) {
   Ticket& ticket = *tickets_[static_cast<std::size_t>(index)];
   OpEvent& event = trace_.events[event_of_[static_cast<std::size_t>(index)]];
   if (event.end != 0) return;  // waited for already
-  if (!ticket.complete.load(std::memory_order_acquire)) {
+  if (ticket.complete.load(std::memory_order_acquire) == 0) {
     const double expected = expected_seconds_.empty() ? 0 : expected_seconds_[static_cast<std::size_t>(index)];
     if (options_.monitor)
       options_.monitor->begin(sequence_++, labels_[static_cast<std::size_t>(index)].c_str(), expected);
@@ -175,6 +175,8 @@ void Executor::wait_for(int index) {
     lanes_->wait(ticket);
     event.waited = now_seconds() - begin;
     if (options_.monitor) options_.monitor->end();
+  } else {
+    lanes_->wait(ticket);  // at once: throws what the lane has thrown
   }
   event.arrival = ticket.handed_over;
   event.begin = ticket.begun;

@@ -1,6 +1,7 @@
 #include "runtime/execute/lanes.h"
 
 #include <chrono>
+#include <utility>
 
 namespace annulus {
 
@@ -22,11 +23,12 @@ Lanes::~Lanes() {
 }
 
 void Lanes::hand_over(int lane, Ticket& ticket) {
-  ticket.complete.store(false, std::memory_order_relaxed);
+  ticket.complete.store(0, std::memory_order_relaxed);
   ticket.handed_over = now_seconds();
   {
     const std::lock_guard lock(mutex_);
-    lanes_[static_cast<std::size_t>(lane)].queue.push_back(&ticket);
+    arrivals_.push_back({lane, &ticket});
+    arrived_.store(true, std::memory_order_release);
   }
   if (progress_ == Progress::thread)
     work_.notify_one();
@@ -40,25 +42,34 @@ void Lanes::rethrow() {
 }
 
 void Lanes::wait(Ticket& ticket) {
-  int tries = 0;
-  while (!ticket.complete.load(std::memory_order_acquire)) {
+  constexpr int kSpins = 200;  // about the time of a short message; then the core is given away
+  for (int spins = 0; ticket.complete.load(std::memory_order_acquire) == 0; ++spins) {
     if (failed_.load(std::memory_order_acquire)) rethrow();
-    if (progress_ == Progress::poll) {
-      poll();
-      if (++tries > 100) std::this_thread::yield();
-    } else if (++tries > 100) {
+    if (progress_ == Progress::poll) poll();
+    if (spins < kSpins) continue;
+    if (progress_ == Progress::poll)
       std::this_thread::yield();
-    }
+    else
+      ticket.complete.wait(0, std::memory_order_acquire);
   }
+  if (failed_.load(std::memory_order_acquire)) rethrow();
 }
 
 void Lanes::poll() {
-  if (progress_ != Progress::poll) return;
+  if (progress_ == Progress::poll) advance();
+}
+
+void Lanes::take_arrivals() {
+  if (!arrived_.load(std::memory_order_acquire)) return;
   const std::lock_guard lock(mutex_);
-  advance();
+  for (const Arrival& arrival : arrivals_)
+    lanes_[static_cast<std::size_t>(arrival.lane)].queue.push_back(arrival.ticket);
+  arrivals_.clear();
+  arrived_.store(false, std::memory_order_relaxed);
 }
 
 bool Lanes::advance() {
+  take_arrivals();
   bool busy = false;
   for (Lane& lane : lanes_) {
     if (lane.active == nullptr && !lane.queue.empty() && now_seconds() >= lane.queue.front()->not_before) {
@@ -69,9 +80,10 @@ bool Lanes::advance() {
     }
     if (lane.active != nullptr && lane.transfer->test()) {
       lane.transfer.reset();
-      lane.active->ended = now_seconds();
-      lane.active->complete.store(true, std::memory_order_release);
-      lane.active = nullptr;
+      Ticket& done = *std::exchange(lane.active, nullptr);
+      done.ended = now_seconds();
+      done.complete.store(1, std::memory_order_release);
+      if (progress_ == Progress::thread) done.complete.notify_one();
     }
     busy = busy || lane.active != nullptr || !lane.queue.empty();
   }
@@ -79,22 +91,34 @@ bool Lanes::advance() {
 }
 
 void Lanes::run() {
-  std::unique_lock lock(mutex_);
-  while (!stop_) {
-    bool busy = false;
+  while (!stop_) {  // also with transfers under way: after an exception nobody waits for them
     try {
-      busy = advance();
+      if (advance()) {
+        std::this_thread::yield();
+        continue;
+      }
     } catch (...) {
-      failure_ = std::current_exception();
-      failed_.store(true, std::memory_order_release);
+      fail();
       return;
     }
-    if (busy) {
-      lock.unlock();
-      std::this_thread::yield();
-      lock.lock();
-    } else {
-      work_.wait(lock);
+    std::unique_lock lock(mutex_);
+    work_.wait(lock, [&] { return stop_ || !arrivals_.empty(); });
+  }
+}
+
+/// Ends all tickets, so that nobody waits for one that will never be complete.
+void Lanes::fail() {
+  {
+    const std::lock_guard lock(mutex_);
+    failure_ = std::current_exception();
+    failed_.store(true, std::memory_order_release);
+  }
+  take_arrivals();
+  for (Lane& lane : lanes_) {
+    if (lane.active != nullptr) lane.queue.push_front(lane.active);
+    for (Ticket* ticket : lane.queue) {
+      ticket->complete.store(1, std::memory_order_release);
+      ticket->complete.notify_one();
     }
   }
 }

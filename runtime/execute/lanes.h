@@ -23,8 +23,8 @@ struct Ticket {
   std::function<Communicator::Pending()> start;
   double handed_over = 0;  ///< by the compute lane: the rank's arrival
   double begun = 0, ended = 0;
-  double not_before = 0;  ///< a test delays it until then
-  std::atomic<bool> complete{false};
+  double not_before = 0;         ///< a test delays it until then
+  std::atomic<int> complete{0};  ///< an int, so that a wait is the kernel's own
 };
 
 /// How communication moves on while this rank computes.
@@ -54,17 +54,27 @@ class Lanes {
     Ticket* active = nullptr;
     Communicator::Pending transfer;
   };
+  struct Arrival {
+    int lane = 0;
+    Ticket* ticket = nullptr;
+  };
 
+  /// Takes over what has been handed over. Holds the lock for no longer: the computing thread must never wait for a
+  /// test.
+  void take_arrivals();
   /// Tests or begins what each lane has in front; false where nothing is under way.
   bool advance();
   void run();
+  void fail();
   void rethrow();
 
-  std::vector<Lane> lanes_;
+  std::vector<Lane> lanes_;  // of the thread that moves transfers on
   Progress progress_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // of arrivals_ and failure_
   std::condition_variable work_;
-  bool stop_ = false;
+  std::vector<Arrival> arrivals_;
+  std::atomic<bool> arrived_{false};
+  std::atomic<bool> stop_{false};
   std::atomic<bool> failed_{false};
   std::exception_ptr failure_;
   std::thread thread_;
