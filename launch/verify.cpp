@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "launch/command.h"
 #include "launch/rank_setup.h"
@@ -53,29 +55,30 @@ void share(Process& process, ReferenceStep& reference, const TrainStep& step) {
   }
 }
 
-/// The largest deviation of all ranks: its parameter is known where it arose.
-struct Worst {
-  Deviation deviation;
-  int rank = 0;
-};
-Worst worst_of(Process& process, const Deviation& own) {
-  const std::vector<double> losses = process.gather(own.loss), norms = process.gather(own.norm),
-                            gradients = process.gather(own.gradient);
-  Worst worst;
-  for (std::size_t rank = 0; rank < losses.size(); ++rank) {
-    const auto take = [](double& largest, double value) {
-      if (!(value <= largest)) largest = std::isnan(value) ? INFINITY : value;
-    };
-    take(worst.deviation.loss, losses[rank]);
-    take(worst.deviation.norm, norms[rank]);
-    if (!(gradients[rank] <= worst.deviation.gradient)) worst.rank = static_cast<int>(rank);
-    take(worst.deviation.gradient, gradients[rank]);
-  }
-  char name[256] = {};
-  own.parameter.copy(name, sizeof(name) - 1);
-  wait(process.world().broadcast(name, sizeof(name) / 4, DType::i32, worst.rank));
-  worst.deviation.parameter = name;
-  return worst;
+/// The largest deviations of all ranks.
+Deviation largest_of(Communicator& world, Deviation own, const std::vector<Parameter>& parameters) {
+  std::vector<double> errors{own.loss, own.norm};
+  errors.insert(errors.end(), own.by_parameter.begin(), own.by_parameter.end());
+  for (double& error : errors)
+    if (std::isnan(error)) error = INFINITY;
+  wait(world.all_reduce(errors.data(), errors.data(), std::ssize(errors), DType::f64, Reduction::max));
+  own.loss = errors[0];
+  own.norm = errors[1];
+  own.by_parameter.assign(errors.begin() + 2, errors.end());
+  const auto worst = std::max_element(own.by_parameter.begin(), own.by_parameter.end());
+  own.gradient = *worst;
+  own.parameter = parameters[static_cast<std::size_t>(worst - own.by_parameter.begin())].name;
+  return own;
+}
+
+/// A line for each parameter, the worst first.
+void print_gradients(const Deviation& deviation, const std::vector<Parameter>& parameters) {
+  std::vector<std::size_t> order(parameters.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return deviation.by_parameter[a] > deviation.by_parameter[b]; });
+  fmt::print("{:<40} {}\n", "gradient of", "largest error");
+  for (std::size_t i : order) fmt::print("{:<40} {:.3g}\n", parameters[i].name, deviation.by_parameter[i]);
 }
 
 }  // namespace
@@ -114,19 +117,19 @@ int run_verify(Process& process, Arguments arguments) {
   runner.run(kStepNumber, {}, read);
   const CountsTable counts = compare_counts(closed_form_counts(symbols_of(mesh, step_options), mesh, Tail::gradients),
                                             program_counts(runner.step()), measured.counts());
-  const Worst worst = worst_of(process, deviation_from(reference, runner));
+  const std::vector<Parameter>& parameters = runner.step().parameters;
+  const Deviation worst = largest_of(process.world(), deviation_from(reference, runner), parameters);
   const std::vector<std::int32_t> agreed = process.gather(static_cast<std::int32_t>(counts.agree));
 
-  const bool steps_equal = worst.deviation.worst() <= tolerance;
+  const bool steps_equal = worst.worst() <= tolerance;
   const auto differing = std::find(agreed.begin(), agreed.end(), 0);
   if (process.is_first()) {
     fmt::print("{} ranks against one, {}: loss {:.12g}\n", process.size(), name_of(step_options.dtype),
                reference.summary.loss);
+    print_gradients(worst, parameters);
     fmt::print(
-        "largest error: loss {:.3g}, gradient norm {:.3g} (relative); gradients {:.3g} of the largest entry, in {} on "
-        "rank {}\n",
-        worst.deviation.loss, worst.deviation.norm, worst.deviation.gradient,
-        worst.deviation.parameter.empty() ? "none" : worst.deviation.parameter, worst.rank);
+        "largest error: loss {:.3g}, gradient norm {:.3g} (relative); gradients {:.3g} of the largest entry, in {}\n",
+        worst.loss, worst.norm, worst.gradient, worst.parameter);
     fmt::print("{}", counts.text);
     fmt::print("steps {} (tolerance {:.1g}); counts {}\n", steps_equal ? "equal" : "DIFFER", tolerance,
                differing == agreed.end() ? "equal on all ranks"

@@ -52,12 +52,15 @@ Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runne
     take_shard(runner.mesh(), parameter, type,
                reinterpret_cast<const std::byte*>(reference.gradients.at(parameter.name).data()),
                reinterpret_cast<std::byte*>(expected.data()));
+    double largest = 0;
     for (std::size_t i = 0; i < local.size(); ++i) {
       const double error = std::abs(local[i] - expected[i]) / reference.largest_gradient;
-      if (error <= deviation.gradient) continue;  // a NaN passes on
-      deviation.gradient = error;
-      deviation.parameter = parameter.name;
+      if (!(error <= largest)) largest = std::isnan(error) ? INFINITY : error;
     }
+    deviation.by_parameter.push_back(largest);
+    if (largest <= deviation.gradient) continue;
+    deviation.gradient = largest;
+    deviation.parameter = parameter.name;
   }
   return deviation;
 }

@@ -17,10 +17,11 @@ struct ReferenceStep {
 /// Largest differences of a sharded step from the reference. Gradients are compared relative to the model's largest
 /// entry: a key bias has a gradient of exactly zero, so that an error relative to itself means nothing.
 struct Deviation {
-  double loss = 0;        ///< relative
-  double norm = 0;        ///< relative
-  double gradient = 0;    ///< relative to `largest_gradient`
-  std::string parameter;  ///< where
+  double loss = 0;                   ///< relative
+  double norm = 0;                   ///< relative
+  double gradient = 0;               ///< relative to `largest_gradient`
+  std::string parameter;             ///< where
+  std::vector<double> by_parameter;  ///< of each parameter's gradient, in the order of the step's parameters
 
   double worst() const;
   bool operator<(const Deviation& other) const { return worst() < other.worst(); }
