@@ -1,5 +1,7 @@
 #include "launch/evaluation.h"
 
+#include <algorithm>
+
 #include "parallel/mesh.h"
 
 namespace annulus {
