@@ -23,7 +23,6 @@ std::vector<std::pair<std::string, std::string>> build_info() {
       {"build", ANNULUS_BUILD},
       {"MPI", MpiRuntime::library_version()},
       {"oneDNN", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch)},
-      {"OpenBLAS", openblas_get_config()},
       {"fmt", fmt::format("{}.{}.{}", FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
       {"nlohmann_json",
        fmt::format("{}.{}.{}", NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH)},
