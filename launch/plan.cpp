@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
+#include <regex>
 
 #include "launch/command.h"
 #include "launch/rank_setup.h"
@@ -53,6 +55,27 @@ void print_memory(const Program& program, const MemoryPlan& plan) {
   fmt::print("  {:<28} {:>14.2f} MB (largest at one time)\n", "activations",
              static_cast<double>(plan.activation_bytes) / kMega);
   fmt::print("  {:<28} {:>14.2f} MB\n", "workspace", static_cast<double>(plan.workspace_bytes) / kMega);
+}
+
+/// Who holds the activations when there are most of them; layers are taken together.
+void print_fullest_moment(const Program& program, const MemoryPlan& plan) {
+  constexpr std::size_t kLines = 12;
+  const int moment = fullest_moment(program, plan);
+  std::map<std::string, std::int64_t> held;
+  std::int64_t total = 0;
+  for (const AliveItem& item : alive_at(program, plan, moment)) {
+    held[std::regex_replace(item.name, std::regex("layers\\.[0-9]+"), "layers.*")] += item.bytes;
+    total += item.bytes;
+  }
+  std::vector<std::pair<std::int64_t, std::string>> lines;
+  for (const auto& [name, bytes] : held) lines.emplace_back(bytes, name);
+  std::sort(lines.rbegin(), lines.rend());
+  const Op& op = program.op(std::min(moment, program.op_count() - 1));
+  fmt::print("activations at the fullest moment, before {} {} ({}): {:.2f} MB\n", op.scope, op.definition->name(),
+             name_of(op.phase), static_cast<double>(total) / kMega);
+  for (std::size_t i = 0; i < lines.size() && i < kLines; ++i)
+    fmt::print("  {:<44} {:>10.2f} MB\n", lines[i].second, static_cast<double>(lines[i].first) / kMega);
+  if (lines.size() > kLines) fmt::print("  and {} more\n", lines.size() - kLines);
 }
 
 void print_collectives(const Program& program) {
@@ -118,7 +141,9 @@ int run_plan(Arguments arguments) {
   fmt::print("rank {} of {} ({}): {} ops, {} micro-batches of {} sequences of {} tokens\n", options.rank,
              config.ranks(), coordinates(mesh), step.program.op_count(), step_options.micro_batches,
              step_options.micro_sequences, step_options.sequence_length);
-  print_memory(step.program, plan_memory(step.program, make_schedule(step.program), workspace));
+  const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace);
+  print_memory(step.program, plan);
+  print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);
   print_prediction(config, step.program, symbols);

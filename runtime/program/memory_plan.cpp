@@ -221,4 +221,15 @@ std::vector<AliveItem> alive_at(const Program& program, const MemoryPlan& plan, 
   return items;
 }
 
+int fullest_moment(const Program& program, const MemoryPlan& plan) {
+  std::vector<std::int64_t> change(static_cast<std::size_t>(program.op_count()) + 2);
+  for (const Buffer& buffer : plan.buffers) {
+    if (buffer.persistent) continue;
+    change[static_cast<std::size_t>(buffer.first) + 1] += buffer.bytes;
+    change[static_cast<std::size_t>(buffer.last) + 1] -= buffer.bytes;
+  }
+  std::partial_sum(change.begin(), change.end(), change.begin());
+  return static_cast<int>(std::max_element(change.begin(), change.end()) - change.begin());
+}
+
 }  // namespace annulus

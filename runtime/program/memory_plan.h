@@ -48,5 +48,7 @@ struct AliveItem {
   std::int64_t bytes = 0;
 };
 std::vector<AliveItem> alive_at(const Program& program, const MemoryPlan& plan, int index);
+/// The op before which most bytes of activations are alive.
+int fullest_moment(const Program& program, const MemoryPlan& plan);
 
 }  // namespace annulus
