@@ -212,8 +212,8 @@ struct OpTable {
     const auto drawn = [&](std::int64_t groups, std::int64_t share, double rate) {
       return Heads{draw.size(3), draw.size(9), groups, share, draw.between(1, 9), rate};
     };
-    return {drawn(draw.size(3), 1, 0), drawn(draw.size(3), 1, 0.3), drawn(draw.size(3), draw.size(3), 0.2),
-            drawn(1, draw.size(4), 0)};
+    return {drawn(draw.size(3), draw.size(3), 0.2), drawn(1, draw.size(4), 0), drawn(draw.size(3), 1, 0),
+            drawn(draw.size(3), 1, 0.3)};
   }
   /// q, kv, row_ids, step.
   std::vector<OpInput> attended(const Heads& h) {
@@ -267,6 +267,7 @@ struct OpTable {
       const std::vector<OpInput> inputs =
           joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, dtype), constant(h.q())});
       all.push_back({"first", inputs, ring_step<AttentionStepGrad>(h, true), h.sequences});
+      if (all.size() > 1) continue;  // of the longest list of inputs one case is enough
       all.push_back({"next", joined(inputs, {constant(h.q())}), ring_step<AttentionStepGrad>(h, false), h.sequences});
     }
     return all;
