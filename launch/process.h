@@ -83,7 +83,8 @@ class Process {
   std::string place_;
 };
 
-/// From now on SIGTERM, SIGINT and SIGUSR1 (which mpirun hands on to its ranks) do not end this process but are remembered.
+/// From now on SIGTERM, SIGINT and SIGUSR1 (which mpirun hands on to its ranks) do not end this process but are
+/// remembered.
 void watch_for_stop_signals();
 /// Whether one of them has come.
 bool stop_signal_came();
