@@ -1,6 +1,5 @@
 #include "launch/build_info.h"
 
-#include <cblas.h>
 #include <fmt/format.h>
 #include <oneapi/dnnl/dnnl.h>
 
