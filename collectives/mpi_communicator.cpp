@@ -42,7 +42,7 @@ MPI_Datatype type_of(DType dtype) {
 /// What all communicators of a rank share.
 struct Shared {
   MpiOptions options;
-  std::shared_ptr<Progress> progress = std::make_shared<Progress>();
+  std::shared_ptr<ProgressEngine> progress = std::make_shared<ProgressEngine>();
   std::shared_ptr<ScratchPool> scratch = std::make_shared<ScratchPool>();
   int exceptions = std::uncaught_exceptions();
 };
@@ -236,7 +236,7 @@ class MpiCommunicator final : public RequestCommunicator {
       copy_to_self(request);
       return completed_transfer();
     }
-    return Progress::start(group_.shared->progress, operation_of(request));
+    return ProgressEngine::start(group_.shared->progress, operation_of(request));
   }
 
  private:

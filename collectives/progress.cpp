@@ -5,9 +5,9 @@
 
 namespace annulus {
 
-class Progress::Handle final : public Transfer {
+class ProgressEngine::Handle final : public Transfer {
  public:
-  Handle(std::shared_ptr<Progress> progress, std::shared_ptr<Entry> entry)
+  Handle(std::shared_ptr<ProgressEngine> progress, std::shared_ptr<Entry> entry)
       : progress_(std::move(progress)), entry_(std::move(entry)) {}
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
@@ -21,17 +21,18 @@ class Progress::Handle final : public Transfer {
   }
 
  private:
-  const std::shared_ptr<Progress> progress_;
+  const std::shared_ptr<ProgressEngine> progress_;
   const std::shared_ptr<Entry> entry_;
 };
 
-Communicator::Pending Progress::start(const std::shared_ptr<Progress>& progress, std::unique_ptr<Operation> operation) {
+Communicator::Pending ProgressEngine::start(const std::shared_ptr<ProgressEngine>& progress,
+                                            std::unique_ptr<Operation> operation) {
   auto entry = std::make_shared<Entry>(Entry{std::move(operation)});
   progress->unfinished_.push_back(entry);
   return std::make_unique<Handle>(progress, std::move(entry));
 }
 
-void Progress::advance_all() {
+void ProgressEngine::advance_all() {
   for (const std::shared_ptr<Entry>& entry : unfinished_) {
     entry->complete = entry->operation->advance();
     if (entry->complete) entry->operation.reset();

@@ -17,10 +17,11 @@ class Operation {
 
 /// The unfinished operations of one rank, over all of its groups. A test of any transfer moves all of them on: ranks
 /// may wait for their transfers in different orders, and none may depend on a peer who waits for another one.
-class Progress {
+class ProgressEngine {
  public:
   /// A transfer that is complete when `operation` is.
-  static Communicator::Pending start(const std::shared_ptr<Progress>& progress, std::unique_ptr<Operation> operation);
+  static Communicator::Pending start(const std::shared_ptr<ProgressEngine>& progress,
+                                     std::unique_ptr<Operation> operation);
 
  private:
   struct Entry {

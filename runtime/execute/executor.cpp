@@ -30,6 +30,7 @@ Executor::Executor(const Program& program, Device& device, CommunicatorLookup co
   arena_ = device_.allocate(plan_.arena_bytes);
   for (int i = 0; i < program_.op_count(); ++i) prepare(i);
   event_of_.resize(steps_.size());
+  sequence_of_.resize(steps_.size());
   lanes_ = std::make_unique<Lanes>(schedule_.lane_count() - 1, options_.progress);
   if (options_.disturb_seed) disturbance_.seed(*options_.disturb_seed);
 }
@@ -127,6 +128,7 @@ void Executor::run_segment(int first, int last, Overlap overlap) {
   outstanding_.clear();
   for (int i = first; i < last; ++i) {
     for (int other : schedule_.waits[static_cast<std::size_t>(i)]) wait_for(other);
+    sequence_of_[static_cast<std::size_t>(i)] = sequence_++;
     if (options_.disturb_seed) disturb(i);
     if (schedule_.lanes[static_cast<std::size_t>(i)] == 0) {
       run_compute(i);
@@ -143,7 +145,8 @@ void Executor::run_compute(int index) {
   const Step& step = steps_[static_cast<std::size_t>(index)];
   const double expected = expected_seconds_.empty() ? 0 : expected_seconds_[static_cast<std::size_t>(index)];
   if (options_.monitor)
-    options_.monitor->begin(sequence_++, labels_[static_cast<std::size_t>(index)].c_str(), expected);
+    options_.monitor->begin(sequence_of_[static_cast<std::size_t>(index)],
+                            labels_[static_cast<std::size_t>(index)].c_str(), expected);
   OpEvent event;
   event.op = index;
   event.begin = now_seconds();
@@ -170,7 +173,8 @@ void Executor::wait_for(int index) {
   if (ticket.complete.load(std::memory_order_acquire) == 0) {
     const double expected = expected_seconds_.empty() ? 0 : expected_seconds_[static_cast<std::size_t>(index)];
     if (options_.monitor)
-      options_.monitor->begin(sequence_++, labels_[static_cast<std::size_t>(index)].c_str(), expected);
+      options_.monitor->begin(sequence_of_[static_cast<std::size_t>(index)],
+                              labels_[static_cast<std::size_t>(index)].c_str(), expected);
     const double begin = now_seconds();
     lanes_->wait(ticket);
     event.waited = now_seconds() - begin;

@@ -101,9 +101,10 @@ class Executor {
   std::vector<double> expected_seconds_;
   std::array<WorkCounters, kPhases> counters_;
   StepTrace trace_;
-  std::vector<std::size_t> event_of_;  // of an op's last run in this step
-  std::vector<int> outstanding_;       // collectives handed over in this segment and not yet waited for
-  std::uint64_t sequence_ = 0;
+  std::vector<std::size_t> event_of_;       // of an op's last run in this step
+  std::vector<int> outstanding_;            // collectives handed over in this segment and not yet waited for
+  std::uint64_t sequence_ = 0;              // ops begun, in list order: the same on all ranks
+  std::vector<std::uint64_t> sequence_of_;  // of an op's last run
   std::mt19937_64 disturbance_;
   std::vector<std::unique_ptr<Ticket>> tickets_;
   std::unique_ptr<Lanes> lanes_;  // last: its thread ends before what it uses
