@@ -23,7 +23,7 @@ TEST(SharedWindow, ReductionsFollowEachOtherThroughFewSlots) {
     std::vector<std::thread> threads;
     for (int rank = 0; rank < ranks; ++rank) {
       threads.emplace_back([&, rank] {
-        const auto progress = std::make_shared<Progress>();
+        const auto progress = std::make_shared<ProgressEngine>();
         WindowQueue queue(window, rank);
         std::mt19937 random(seed);
         for (int round = 0; round < 30; ++round) {
@@ -31,9 +31,9 @@ TEST(SharedWindow, ReductionsFollowEachOtherThroughFewSlots) {
           std::vector<float> first(count), second(count * ranks), part(count);
           for (std::int64_t i = 0; i < count; ++i) first[i] = static_cast<float>(rank + i % 100);
           for (std::int64_t i = 0; i < count * ranks; ++i) second[i] = static_cast<float>(rank * (i % 50));
-          auto reduced = Progress::start(
+          auto reduced = ProgressEngine::start(
               progress, queue.start({CollectiveKind::all_reduce, first.data(), first.data(), count, DType::f32}));
-          wait(Progress::start(
+          wait(ProgressEngine::start(
               progress, queue.start({CollectiveKind::reduce_scatter, second.data(), part.data(), count, DType::f32})));
           wait(std::move(reduced));
           const float all = static_cast<float>(ranks * (ranks - 1) / 2);
