@@ -66,7 +66,11 @@ class Processes {
       while (board_->ranks[rank].ready == 0) sleep_seconds(0.005);
     }
   }
-  void go() const { board_->go = 1; }
+  /// Lets the bodies begin, once all have connected: a rank that failed before would leave others without a world.
+  void go() const {
+    await_ready();
+    board_->go = 1;
+  }
   void send_signal(int rank, int number) const { kill(pids_[rank], number); }
 
   /// The exit code of a rank, or minus the signal that ended it.
@@ -131,7 +135,6 @@ TEST_P(Killed, IsNamedToAllOthers) {
     watchdog.begin(41, "all_gather layers.1 over tp", 60);
     stay(rank, watchdog);
   });
-  processes.await_ready();
   processes.go();
   sleep_seconds(0.4);
   processes.send_signal(victim, SIGKILL);
@@ -183,7 +186,6 @@ TEST(Watchdog, AReportIsPassedOn) {
 TEST(Watchdog, AStoppedProcessIsNamed) {
   Processes jobs[2] = {{3, kQuick, stay}, {3, kQuick, stay}};  // at the same time, for they take a while
   for (const int victim : {0, 1}) {
-    jobs[victim].await_ready();
     jobs[victim].go();
     jobs[victim].send_signal(victim, SIGSTOP);
   }
@@ -194,7 +196,6 @@ TEST(Watchdog, AStoppedProcessIsNamed) {
 
 TEST(Watchdog, RanksThatFallSilentTogetherAreNamedTogether) {
   Processes processes(4, kQuick, stay);
-  processes.await_ready();
   processes.go();
   processes.send_signal(1, SIGSTOP);
   processes.send_signal(3, SIGSTOP);
