@@ -24,7 +24,7 @@ class MatmulTest : public FloatKernelTest<T> {
       }
     }
     std::vector<Operand> first = this->run(Matmul(form), {a, b});
-    expect_close(first[0].numbers(), expected, this->tolerance(), Matmul(form).attributes());
+    expect_close(first[0].numbers(), expected, this->tolerance(), Matmul(form).attributes(), usual_sum(k));
     EXPECT_EQ(this->counters_.product_flops, 2.0 * static_cast<double>(m * n * k));
     EXPECT_EQ(this->run(Matmul(form), {a, b})[0].bytes(), first[0].bytes()) << "not reproducible";
   }

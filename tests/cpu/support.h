@@ -135,6 +135,9 @@ inline double largest_magnitude(const Numbers& numbers) {
   return largest;
 }
 
+/// The size that a sum of `terms` random terms usually has: what its rounding is measured against, where it cancels.
+inline double usual_sum(std::int64_t terms) { return std::sqrt(static_cast<double>(terms)); }
+
 /// Every element within `tolerance` of the largest expected magnitude, or of `least`, where all are smaller.
 inline void expect_close(const Numbers& actual, const Numbers& expected, double tolerance, const std::string& what = {},
                          double least = 1e-30) {
