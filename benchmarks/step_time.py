@@ -74,14 +74,18 @@ def processor():
     return platform.processor()
 
 
+def provenance():
+    """The machine and the commit, as a results file names them."""
+    commit = subprocess.run(["git", "-C", str(SOURCE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return f"Machine: {processor()}, {os.cpu_count()} cores. Commit {commit.stdout.strip()}."
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=pathlib.Path, default=SOURCE / "build" / "annulus")
     parser.add_argument("--steps", type=int, default=9)
     arguments = parser.parse_args()
-    commit = subprocess.run(["git", "-C", str(SOURCE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"Machine: {processor()}, {os.cpu_count()} cores. Commit {commit.stdout.strip()}. "
-          f"Command: `benchmarks/step_time.py --steps {arguments.steps}`. Medians.\n")
+    print(f"{provenance()} Command: `benchmarks/step_time.py --steps {arguments.steps}`. Medians.\n")
     print("| case | mesh | step ms | predicted ms | compute ms | communication ms | exposed ms | MFU causal % | MFU 6N % | arena MB | peak MB |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="annulus-step-time-") as temporary:
