@@ -5,7 +5,7 @@
 #     --oracle       also what the comparison with PyTorch needs (tests/run.sh asks for it)
 set -euo pipefail
 
-packages=(g++ cmake make ninja-build pkg-config openmpi-bin libopenmpi-dev libdnnl-dev nlohmann-json3-dev libcli11-dev libfmt-dev libsentencepiece-dev libgtest-dev python3)
+packages=(g++ cmake make ninja-build pkg-config openmpi-bin libopenmpi-dev libdnnl-dev nlohmann-json3-dev libcli11-dev libfmt-dev libsentencepiece-dev libgtest-dev libbenchmark-dev python3)
 install=yes
 for argument in "$@"; do
   case $argument in
