@@ -1,15 +1,15 @@
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <iterator>
 
 namespace annulus {
 
 /// Element functions without branches or tables, so that a loop over them becomes vector code, on any device.
-/// Errors against exact values: a few units in the last place. NaN gives NaN.
+/// Errors against exact values: a few units in the last place. NaN gives NaN. `constexpr` lets device code call them.
 
 namespace math_detail {
 
@@ -26,8 +26,8 @@ struct ExponentialConstants<float> {
   static constexpr int kMantissaBits = 23;
   static constexpr Bits kBias = 126;
   // (e^r - 1 - r) / r^2 on [-ln 2 / 2, ln 2 / 2] (Moshier, Cephes, expf)
-  static constexpr float kSeries[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
-                                      4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  static constexpr std::array kSeries = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                         4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
 };
 
 template <>
@@ -39,16 +39,16 @@ struct ExponentialConstants<double> {
   static constexpr int kMantissaBits = 52;
   static constexpr Bits kBias = 1022;
   // Taylor: the first term left out is below 2^-57 of the sum
-  static constexpr double kSeries[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
-                                       1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
-                                       1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
+  static constexpr std::array kSeries = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
+                                         1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
+                                         1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
 };
 
 }  // namespace math_detail
 
 /// e^x. Results below the smallest normal number are 0.
 template <std::floating_point T>
-inline T exponential(T x) {
+constexpr T exponential(T x) {
   using C = math_detail::ExponentialConstants<T>;
   using Bits = typename C::Bits;
   const T low = x < C::kLowest ? C::kLowest : x;
@@ -56,8 +56,9 @@ inline T exponential(T x) {
   const T shifted = clamped * T(1.44269504088896340736) + C::kRound;
   const T n = shifted - C::kRound;
   const T r = (clamped - n * C::kLn2High) - n * C::kLn2Low;
-  T series = C::kSeries[0];
-  for (std::size_t i = 1; i < std::size(C::kSeries); ++i) series = series * r + C::kSeries[i];
+  constexpr auto kSeries = C::kSeries;  // a local copy: device code cannot index a member of the host's
+  T series = kSeries[0];
+  for (std::size_t i = 1; i < kSeries.size(); ++i) series = series * r + kSeries[i];
   const T value = series * (r * r) + (r + T(1));
   // 2^(n-1), doubled by the sum: 2^n itself overflows where the result does not
   const T scale = std::bit_cast<T>(static_cast<Bits>((std::bit_cast<Bits>(shifted) + C::kBias) << C::kMantissaBits));
@@ -67,14 +68,14 @@ inline T exponential(T x) {
 
 /// 1 / (1 + e^-x). tanh(x) is 2 logistic(2x) - 1.
 template <std::floating_point T>
-inline T logistic(T x) {
+constexpr T logistic(T x) {
   return T(1) / (T(1) + exponential(-x));
 }
 
 /// erf(x).
-inline double error_function(double x) { return std::erf(x); }
+constexpr double error_function(double x) { return std::erf(x); }
 
-inline float error_function(float x) {
+constexpr float error_function(float x) {
   // fitted by least squares in relative error: erf(x)/x - 1 in x^2 up to 0.9, and -log(1 - erf(x)) from there to 3.95
   const float s = x * x;
   float head = 8.188191818e-5f;
