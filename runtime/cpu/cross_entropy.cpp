@@ -1,9 +1,10 @@
 #include <cmath>
 #include <limits>
 
-#include "runtime/core/math.h"
+#include "runtime/core/formulas.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
+#include "runtime/cpu/vector_loops.h"
 
 namespace annulus {
 namespace {
@@ -28,33 +29,40 @@ void for_each_row(const Shard& shard, const Function& function) {
 
 template <class T>
 T row_max(const T* logits, std::int64_t count) {
-  T largest = -std::numeric_limits<T>::infinity();
-#pragma omp simd reduction(max : largest)
-  for (std::int64_t j = 0; j < count; ++j) largest = logits[j] > largest ? logits[j] : largest;
-  return largest;
+  const auto larger = [](auto a, auto b) { return b > a ? b : a; };
+  Vector<T> largest[2];
+  for (Vector<T>& lanes : largest) lanes = Vector<T>{} - std::numeric_limits<T>::infinity();
+  std::int64_t j = 0;
+  for (; j + 2 * kLanes<T> <= count; j += 2 * kLanes<T>) {
+    for (std::int64_t k = 0; k < 2; ++k) {
+      prefetch_ahead(logits + j + k * kLanes<T>);
+      largest[k] = larger(largest[k], load(logits + j + k * kLanes<T>));
+    }
+  }
+  const Vector<T> both = larger(largest[0], largest[1]);
+  T result = both[0];
+  for (std::int64_t lane = 1; lane < kLanes<T>; ++lane) result = larger(result, T(both[lane]));
+  for (; j < count; ++j) result = larger(result, logits[j]);
+  return result;
 }
 
 /// Sums in T within blocks, in double over them: vocabularies are long.
 template <class T>
 T row_sum_exp(const T* logits, T largest, std::int64_t count) {
-  constexpr std::int64_t kBlock = 1024;
+  constexpr std::int64_t kBlock = 4096;
+  const auto term = [=](Vector<T> logit) { return exponential(logit - largest); };
   double total = 0;
-  for (std::int64_t first = 0; first < count; first += kBlock) {
-    const std::int64_t last = std::min(first + kBlock, count);
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = first; j < last; ++j) sum += exponential(logits[j] - largest);
-    total += static_cast<double>(sum);
-  }
+  for (std::int64_t first = 0; first < count; first += kBlock)
+    total += static_cast<double>(sum_over(std::min(kBlock, count - first), term, logits + first));
   return static_cast<T>(total);
 }
 
 template <class T>
 void nll_grad_row(T* logits, T sum_exp, T largest, std::int64_t target, T weight, const Shard& shard) {
   const T scale = weight / sum_exp;
-#pragma omp simd
-  for (std::int64_t j = 0; j < shard.valid; ++j) logits[j] = exponential(logits[j] - largest) * scale;
-  for (std::int64_t j = shard.valid; j < shard.columns; ++j) logits[j] = 0;
+  const auto slope = [=](Vector<T> logit) { return scaled_probability(logit, largest, scale); };
+  transform(logits, shard.valid, slope, logits);
+  std::fill(logits + shard.valid, logits + shard.columns, T(0));
   if (target >= 0 && target < shard.valid) logits[target] -= weight;
 }
 

@@ -1,7 +1,9 @@
 #include <cmath>
 
+#include "runtime/core/formulas.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
+#include "runtime/cpu/vector_loops.h"
 
 namespace annulus {
 namespace {
@@ -9,40 +11,55 @@ namespace {
 /// Row-wise normalisation y = (x - mean) / sqrt(variance + epsilon) * gamma + beta; stats are (mean, 1 / root).
 template <class T>
 void layer_norm_row(const T* x, const T* gamma, const T* beta, T* y, T* stats, std::int64_t width, T epsilon) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t j = 0; j < width; ++j) sum += x[j];
-  const T mean = sum / static_cast<T>(width);
-  T squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (std::int64_t j = 0; j < width; ++j) squares += (x[j] - mean) * (x[j] - mean);
-  const T inverse = T(1) / std::sqrt(squares / static_cast<T>(width) + epsilon);
-#pragma omp simd
-  for (std::int64_t j = 0; j < width; ++j) y[j] = (x[j] - mean) * inverse * gamma[j] + beta[j];
-  stats[0] = mean;
-  stats[1] = inverse;
+  using V = Vector<T>;
+  const T columns = static_cast<T>(width);
+  const T mean = sum_over(
+                     width, [](V at) { return at; }, x) /
+                 columns;
+  const T squares = sum_over(
+      width, [=](V at) { return (at - mean) * (at - mean); }, x);
+  const RowStatistics<T> row{mean, T(1) / std::sqrt(squares / columns + epsilon)};
+  transform(
+      y, width, [=](V at, V scale, V shift) { return normalized(at, row) * scale + shift; }, x, gamma, beta);
+  stats[0] = row.mean;
+  stats[1] = row.inverse;
 }
 
 /// Adds the row's share to the sums of dgamma and dbeta.
 template <class T>
 void layer_norm_grad_row(const T* x, const T* gamma, const T* stats, const T* dy, T* dx, T* dgamma, T* dbeta,
                          std::int64_t width) {
-  const T mean = stats[0], inverse = stats[1];
-  T sum = 0, projected = 0;
-#pragma omp simd reduction(+ : sum, projected)
-  for (std::int64_t j = 0; j < width; ++j) {
-    const T normal = (x[j] - mean) * inverse, slope = dy[j] * gamma[j];
-    sum += slope;
-    projected += slope * normal;
-    dgamma[j] += dy[j] * normal;
-    dbeta[j] += dy[j];
+  using V = Vector<T>;
+  const RowStatistics<T> row{stats[0], stats[1]};
+  V slopes{}, projections{};
+  const auto add = [&](V at, V scale, V slope, V& gamma_sum, V& beta_sum) {
+    const V normal = normalized(at, row);
+    slopes += slope * scale;
+    projections += slope * scale * normal;
+    gamma_sum += slope * normal;
+    beta_sum += slope;
+  };
+  std::int64_t j = 0;
+  for (; j + kLanes<T> <= width; j += kLanes<T>) {
+    prefetch_ahead(x + j);
+    prefetch_ahead(dy + j);
+    V gamma_sum = load(dgamma + j), beta_sum = load(dbeta + j);
+    add(load(x + j), load(gamma + j), load(dy + j), gamma_sum, beta_sum);
+    store(dgamma + j, gamma_sum);
+    store(dbeta + j, beta_sum);
   }
-  sum /= static_cast<T>(width);
-  projected /= static_cast<T>(width);
-#pragma omp simd
-  for (std::int64_t j = 0; j < width; ++j) {
-    dx[j] = inverse * (dy[j] * gamma[j] - sum - (x[j] - mean) * inverse * projected);
+  if (const std::int64_t size = width - j; size > 0) {  // dy is 0 beyond, and so is what it adds
+    V gamma_sum = load_part(dgamma + j, size), beta_sum = load_part(dbeta + j, size);
+    add(load_part(x + j, size), load_part(gamma + j, size), load_part(dy + j, size), gamma_sum, beta_sum);
+    store_part(dgamma + j, gamma_sum, size);
+    store_part(dbeta + j, beta_sum, size);
   }
+  const T columns = static_cast<T>(width);
+  const T slope_mean = sum_of_lanes(slopes) / columns, projected_mean = sum_of_lanes(projections) / columns;
+  const auto input_slope = [=](V at, V scale, V slope) {
+    return layer_norm_slope(at, slope * scale, row, slope_mean, projected_mean);
+  };
+  transform(dx, width, input_slope, x, gamma, dy);
 }
 
 /// The rows are summed in parts whose number depends on the shape alone, and so does the result.
@@ -70,11 +87,9 @@ void layer_norm_grad(const KernelArguments& arguments) {
   std::copy_n(sums + width, width, dbeta);
   for (std::int64_t part = 1; part < parts; ++part) {
     const T *gamma_sum = sums + part * 2 * width, *beta_sum = gamma_sum + width;
-#pragma omp simd
-    for (std::int64_t j = 0; j < width; ++j) {
-      dgamma[j] += gamma_sum[j];
-      dbeta[j] += beta_sum[j];
-    }
+    const auto add = [](Vector<T> a, Vector<T> b) { return a + b; };
+    transform(dgamma, width, add, dgamma, gamma_sum);
+    transform(dbeta, width, add, dbeta, beta_sum);
   }
 }
 

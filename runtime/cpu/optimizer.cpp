@@ -1,7 +1,9 @@
 #include <cmath>
 
+#include "runtime/core/formulas.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
+#include "runtime/cpu/vector_loops.h"
 
 namespace annulus {
 namespace {
@@ -10,47 +12,64 @@ constexpr std::int64_t kBlock = 65536;
 
 std::int64_t blocks_of(std::int64_t count) { return (count + kBlock - 1) / kBlock; }
 
+/// kLanes<double> numbers.
+Vector<double> load_doubles(const double* from) { return load(from); }
+Vector<double> load_doubles(const float* from) {
+  return __builtin_convertvector((load_as<Vector<float, kVectorBytes / 2>>(from)), Vector<double>);
+}
+
+template <class T>
+double sum_squares_of_block(const T* x, std::int64_t count) {
+  constexpr std::int64_t kSums = 8;  // so many additions are on their way at once
+  Vector<double> sums[kSums] = {};
+  std::int64_t i = 0;
+  for (; i + kSums * kLanes<double> <= count; i += kSums * kLanes<double>) {
+#pragma GCC unroll 8
+    for (std::int64_t k = 0; k < kSums; ++k) {
+      const T* from = x + i + k * kLanes<double>;
+      prefetch_ahead(from);
+      const Vector<double> value = load_doubles(from);
+      sums[k] += value * value;
+    }
+  }
+  for (std::int64_t k = 1; k < kSums; ++k) sums[0] += sums[k];
+  double sum = sum_of_lanes(sums[0]);
+  for (; i < count; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return sum;
+}
+
 /// In f64 whatever T is, by blocks that do not depend on the threads.
 template <class T>
 double sum_squares(const T* x, double* partial, std::int64_t count) {
   const std::int64_t blocks = blocks_of(count);
   parallel_ranges(blocks, 1, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t block = begin; block < end; ++block) {
-      double sum = 0;
-      const std::int64_t last = std::min((block + 1) * kBlock, count);
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = block * kBlock; i < last; ++i) {
-        const double value = static_cast<double>(x[i]);
-        sum += value * value;
-      }
-      partial[block] = sum;
-    }
+    for (std::int64_t block = begin; block < end; ++block)
+      partial[block] = sum_squares_of_block(x + block * kBlock, std::min(kBlock, count - block * kBlock));
   });
   double total = 0;
   for (std::int64_t block = 0; block < blocks; ++block) total += partial[block];
   return total;
 }
 
-/// What one step of AdamW needs, in the type of the weights.
-template <class T>
-struct AdamWStep {
-  T gradient_factor, beta1, complement1, beta2, complement2, rate, inverse_correction1, root_inverse_correction2,
-      epsilon, decay;
-};
-
-/// Loshchilov & Hutter 2019, as torch.optim.AdamW: decay, then the bias-corrected step.
 template <class T>
 void adamw(T* weight, const T* grad, T* m, T* v, std::int64_t count, const AdamWStep<T>& step) {
   parallel_ranges(count, 4096, [=](std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T g = grad[i] * step.gradient_factor;
-      const T first = step.beta1 * m[i] + step.complement1 * g;
-      const T second = step.beta2 * v[i] + step.complement2 * g * g;
-      m[i] = first;
-      v[i] = second;
-      const T root = std::sqrt(second) * step.root_inverse_correction2 + step.epsilon;
-      weight[i] -= step.rate * (first * step.inverse_correction1 / root + step.decay * weight[i]);
+    std::int64_t i = begin;
+    for (; i + kLanes<T> <= end; i += kLanes<T>) {
+      for (const T* operand : {static_cast<const T*>(weight), grad, static_cast<const T*>(m), static_cast<const T*>(v)})
+        prefetch_ahead(operand + i);
+      Vector<T> w = load(weight + i), first = load(m + i), second = load(v + i);
+      adamw_element(w, load(grad + i), first, second, step);
+      store(weight + i, w);
+      store(m + i, first);
+      store(v + i, second);
+    }
+    if (const std::int64_t size = end - i; size > 0) {
+      Vector<T> w = load_part(weight + i, size), first = load_part(m + i, size), second = load_part(v + i, size);
+      adamw_element(w, load_part(grad + i, size), first, second, step);
+      store_part(weight + i, w, size);
+      store_part(m + i, first, size);
+      store_part(v + i, second, size);
     }
   });
 }
