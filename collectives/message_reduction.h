@@ -44,6 +44,7 @@ class MessageReduction final : public Operation {
   ~MessageReduction() override;
 
   bool advance() override;
+  Transport transport() const override { return Transport::messages; }
 
  private:
   enum class Stage : std::uint8_t { idle, gathering, spreading };

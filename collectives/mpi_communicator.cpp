@@ -44,6 +44,8 @@ struct Shared {
   MpiOptions options;
   std::shared_ptr<ProgressEngine> progress = std::make_shared<ProgressEngine>();
   std::shared_ptr<ScratchPool> scratch = std::make_shared<ScratchPool>();
+  std::shared_ptr<PeerMemory> memory = std::make_shared<PeerMemory>();
+  int world_size = 0;
   int exceptions = std::uncaught_exceptions();
 };
 
@@ -53,6 +55,7 @@ struct Group {
   MPI_Comm handle = MPI_COMM_NULL;
   int rank = 0;
   int size = 0;
+  std::vector<int> members;  // ranks of the world
 };
 
 void check(int code, const Group& group, const Request& request) {
@@ -140,6 +143,7 @@ class ExchangeOperation final : public Operation {
  public:
   ExchangeOperation(const Group& group, const Request& request) : exchange(group, request) {}
   bool advance() override { return exchange.test(); }
+  Transport transport() const override { return Transport::messages; }
   Exchange exchange;
 };
 
@@ -177,37 +181,70 @@ void copy_to_self(const Request& request) {
   if (request.receive != nullptr && request.send != nullptr) copy_bytes(request.receive, request.send, request.bytes());
 }
 
-/// What goes by messages within a host as well: MPI copies a large one once, a window twice. (2 ranks, 1 MiB: 102 us
-/// against 134 us; at 64 KiB 8.7 against 7.4.)
-bool by_message(const Request& request) {
-  return is_message(request.kind) || (request.kind == CollectiveKind::shift && request.bytes() > kLargestWindowShift);
+/// Without shared memory, what goes by messages within a host as well: MPI copies a large one once, a window twice.
+/// (2 ranks, 1 MiB: 102 us against 134 us; at 64 KiB 8.7 against 7.4.)
+bool is_large_shift(const Request& request) {
+  return request.kind == CollectiveKind::shift && request.bytes() > kLargestWindowShift;
 }
 
-/// A window shared by all ranks of the group; null where they are on several hosts, or shared memory is full.
+/// Every rank's `mine`, by rank.
+template <class T>
+std::vector<T> gathered(const Group& group, const T& mine) {
+  std::vector<T> all(static_cast<std::size_t>(group.size));
+  check(MPI_Allgather(&mine, sizeof(T), MPI_BYTE, all.data(), sizeof(T), MPI_BYTE, group.handle), group,
+        {CollectiveKind::all_gather, nullptr, nullptr, sizeof(T) / 4, DType::i32});
+  return all;
+}
+
+bool all_of_group(const Group& group, bool mine) {
+  const std::vector<char> all = gathered(group, static_cast<char>(mine));
+  return std::find(all.begin(), all.end(), 0) == all.end();
+}
+
+/// The segments of all ranks of this host, by rank, `own` among them; empty, on all ranks, where any could not be
+/// opened or none would have another rank's. Collective.
+using Segments = std::vector<std::unique_ptr<SharedSegment>>;
+Segments exchange_segments(const Group& group, std::unique_ptr<SharedSegment> own) {
+  const std::vector<SegmentName> names = gathered(group, own ? own->name() : SegmentName{});
+  Segments segments(names.size());
+  bool alone = true, complete = own != nullptr;
+  for (int rank = 0; complete && rank < group.size; ++rank) {
+    const SegmentName& name = names[static_cast<std::size_t>(rank)];
+    if (rank == group.rank || name.host != own->name().host) continue;
+    alone = false;
+    complete = (segments[static_cast<std::size_t>(rank)] = SharedSegment::open(name)) != nullptr;
+  }
+  complete = all_of_group(group, complete);
+  if (all_of_group(group, alone) || !complete) return {};
+  own->withdraw();
+  segments[static_cast<std::size_t>(group.rank)] = std::move(own);
+  return segments;
+}
+
+/// A window shared by all ranks of the group; null where they are on several hosts, or have no memory for it.
 /// Collective.
 std::unique_ptr<WindowQueue> open_window(const Group& group) {
-  const Request named{CollectiveKind::broadcast, nullptr, nullptr, 0, DType::i32};  // in the message of an error
-  const std::int64_t slot_bytes = std::max<std::int64_t>(group.shared->options.window_slot_bytes, 64 * group.size);
+  const std::int64_t slot_bytes =
+      std::max({group.shared->options.window_slot_bytes, std::int64_t{64} * group.size, kLeastSlotBytes});
   if (group.size == 1 || group.shared->options.window_slot_bytes == 0) return nullptr;
-  std::unique_ptr<SharedWindow> window;
-  std::string name;
-  if (group.rank == 0) window = SharedWindow::create(group.size, slot_bytes, name);
-  name.resize(64);
-  check(MPI_Bcast(name.data(), static_cast<int>(name.size()), MPI_CHAR, 0, group.handle), group, named);
-  if (group.rank > 0) window = SharedWindow::open(name.c_str(), group.size, slot_bytes);
-  int has_window = window ? 1 : 0;
-  check(MPI_Allreduce(MPI_IN_PLACE, &has_window, 1, MPI_INT, MPI_MIN, group.handle), group, named);
-  if (group.rank == 0) SharedWindow::unlink(name.c_str());
-  return has_window ? std::make_unique<WindowQueue>(std::move(window), group.rank) : nullptr;
+  std::unique_ptr<SharedSegment> segment;
+  if (group.rank == 0) segment = SharedSegment::create(SharedWindow::total_bytes(group.size, slot_bytes));
+  const SegmentName name = gathered(group, segment ? segment->name() : SegmentName{}).front();
+  if (group.rank > 0) segment = SharedSegment::open(name);
+  if (!all_of_group(group, segment != nullptr)) return nullptr;
+  segment->withdraw();
+  return std::make_unique<WindowQueue>(std::make_unique<SharedWindow>(std::move(segment), group.size, slot_bytes),
+                                       GroupMemory{group.shared->memory, group.members}, group.rank);
 }
 
 class MpiCommunicator final : public RequestCommunicator {
  public:
-  explicit MpiCommunicator(std::shared_ptr<Shared> shared, MPI_Comm handle) {
+  MpiCommunicator(std::shared_ptr<Shared> shared, MPI_Comm handle, int world_rank) {
     group_.shared = std::move(shared);
     group_.handle = handle;
     MPI_Comm_rank(handle, &group_.rank);
     MPI_Comm_size(handle, &group_.size);
+    group_.members = gathered(group_, world_rank);
     window_ = open_window(group_);
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
@@ -227,7 +264,20 @@ class MpiCommunicator final : public RequestCommunicator {
     MPI_Comm handle = MPI_COMM_NULL;
     check(MPI_Comm_split(group_.handle, members.front(), static_cast<int>(place), &handle), group_,
           {CollectiveKind::all_gather, nullptr, nullptr, 2, DType::i32});
-    return std::make_unique<MpiCommunicator>(group_.shared, handle);
+    return std::make_unique<MpiCommunicator>(group_.shared, handle, world_rank());
+  }
+
+  std::shared_ptr<std::byte> allocate_shared(std::int64_t bytes) override {
+    if (size() == 1 || group_.shared->options.window_slot_bytes == 0) return nullptr;
+    auto segments = std::make_shared<Segments>(exchange_segments(group_, SharedSegment::create(bytes)));
+    if (segments->empty()) return nullptr;
+    std::vector<std::byte*> of_ranks(static_cast<std::size_t>(group_.shared->world_size));
+    for (int other = 0; other < size(); ++other)
+      if (const auto& segment = (*segments)[static_cast<std::size_t>(other)])
+        of_ranks[static_cast<std::size_t>(group_.members[static_cast<std::size_t>(other)])] = segment->data();
+    std::byte* const own = of_ranks[static_cast<std::size_t>(world_rank())];
+    const std::int64_t region = group_.shared->memory->add(own, bytes, std::move(of_ranks));
+    return {own, [segments, region, memory = group_.shared->memory](std::byte*) { memory->remove(region); }};
   }
 
  protected:
@@ -241,7 +291,8 @@ class MpiCommunicator final : public RequestCommunicator {
 
  private:
   std::unique_ptr<Operation> operation_of(const Request& request) {
-    if (window_ && !by_message(request)) return window_->start(request);
+    const bool fits_window = window_ && !is_message(request.kind);
+    if (fits_window && (window_->has_memory() || !is_large_shift(request))) return window_->start(request);
     if (has_reduction(request.kind)) {
       const auto exchange = [&] { return std::make_unique<Exchange>(group_, request); };
       const MpiOptions& options = group_.shared->options;
@@ -268,6 +319,8 @@ class MpiCommunicator final : public RequestCommunicator {
     return operation;
   }
 
+  int world_rank() const { return group_.members[static_cast<std::size_t>(rank())]; }
+
   Group group_;
   std::unique_ptr<WindowQueue> window_;  // where all ranks are on one host that has room for it
   int reductions_ = 0;
@@ -281,7 +334,10 @@ std::unique_ptr<Communicator> mpi_world(const MpiOptions& options) {
   MPI_Comm handle = MPI_COMM_NULL;
   MPI_Comm_dup(MPI_COMM_WORLD, &handle);
   MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN);
-  return std::make_unique<MpiCommunicator>(std::move(shared), handle);
+  int rank = 0;
+  MPI_Comm_rank(handle, &rank);
+  MPI_Comm_size(handle, &shared->world_size);
+  return std::make_unique<MpiCommunicator>(std::move(shared), handle, rank);
 }
 
 }  // namespace annulus

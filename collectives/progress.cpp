@@ -19,6 +19,7 @@ class ProgressEngine::Handle final : public Transfer {
     if (!entry_->complete) progress_->advance_all();
     return entry_->complete;
   }
+  Transport transport() const override { return entry_->transport; }
 
  private:
   const std::shared_ptr<ProgressEngine> progress_;
@@ -35,7 +36,9 @@ Communicator::Pending ProgressEngine::start(const std::shared_ptr<ProgressEngine
 void ProgressEngine::advance_all() {
   for (const std::shared_ptr<Entry>& entry : unfinished_) {
     entry->complete = entry->operation->advance();
-    if (entry->complete) entry->operation.reset();
+    if (!entry->complete) continue;
+    entry->transport = entry->operation->transport();
+    entry->operation.reset();
   }
   std::erase_if(unfinished_, [](const std::shared_ptr<Entry>& entry) { return entry->complete; });
 }
@@ -43,6 +46,7 @@ void ProgressEngine::advance_all() {
 Communicator::Pending completed_transfer() {
   class Completed final : public Transfer {
     bool test() override { return true; }
+    Transport transport() const override { return Transport::direct; }
   };
   return std::make_unique<Completed>();
 }

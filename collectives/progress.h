@@ -13,6 +13,7 @@ class Operation {
   virtual ~Operation() = default;
   /// Does what can be done now and says whether the operation is complete. Never blocks. Throws CollectiveError.
   virtual bool advance() = 0;
+  virtual Transport transport() const = 0;
 };
 
 /// The unfinished operations of one rank, over all of its groups. A test of any transfer moves all of them on: ranks
@@ -27,6 +28,7 @@ class ProgressEngine {
   struct Entry {
     std::unique_ptr<Operation> operation;
     bool complete = false;
+    Transport transport = Transport::direct;
   };
   class Handle;
 

@@ -33,18 +33,28 @@ struct Sum {
   }
 };
 
+/// The target may be one of the others.
+template <class T, class Combine>
+void combine_into(T* target, const T* one, const T* other, std::int64_t count, Combine combine) {
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < count; ++i) target[i] = combine(one[i], other[i]);
+}
+
 template <class T, class Combine>
 void reduce_typed(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, std::int64_t count,
                   Combine combine) {
   T block[kBlock];
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
     const std::int64_t length = std::min(kBlock, count - begin);
-    std::memcpy(block, reinterpret_cast<const T*>(inputs[0]) + begin, length * sizeof(T));
+    const T* result = reinterpret_cast<const T*>(inputs[0]) + begin;
     for (std::size_t input = 1; input < inputs.size(); ++input) {
-      const T* source = reinterpret_cast<const T*>(inputs[input]) + begin;
-      for (std::int64_t i = 0; i < length; ++i) block[i] = combine(block[i], source[i]);
+      // Only the last may overwrite an input.
+      T* target = input + 1 < inputs.size() ? block : reinterpret_cast<T*>(outputs[0]) + begin;
+      combine_into(target, result, reinterpret_cast<const T*>(inputs[input]) + begin, length, combine);
+      result = target;
     }
-    for (std::byte* output : outputs) std::memcpy(reinterpret_cast<T*>(output) + begin, block, length * sizeof(T));
+    for (std::byte* output : outputs)
+      copy_bytes(reinterpret_cast<T*>(output) + begin, result, length * static_cast<std::int64_t>(sizeof(T)));
   }
 }
 

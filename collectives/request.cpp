@@ -9,24 +9,14 @@
 namespace annulus {
 namespace {
 
-struct Range {
-  const std::byte* begin;
-  std::int64_t bytes;
-};
-
-bool overlap(const Range& one, const Range& other) {
+bool overlap(const BufferRange& one, const BufferRange& other) {
   const std::less<const std::byte*> before;  // a total order, also of pointers into different arrays
   return one.bytes > 0 && other.bytes > 0 && before(one.begin, other.begin + other.bytes) &&
          before(other.begin, one.begin + one.bytes);
 }
 
-struct Buffers {
-  Range send;
-  Range receive;
-  bool in_place = false;  // the one way in which the two may overlap
-};
+}  // namespace
 
-/// The memory that a request reads and writes on `rank`.
 Buffers buffers_of(const Request& request, int rank, int size) {
   const auto* send = static_cast<const std::byte*>(request.send);
   const auto* receive = static_cast<const std::byte*>(request.receive);
@@ -62,8 +52,6 @@ Buffers buffers_of(const Request& request, int rank, int size) {
   }
   return {};
 }
-
-}  // namespace
 
 bool has_reduction(CollectiveKind kind) {
   return kind == CollectiveKind::all_reduce || kind == CollectiveKind::reduce_scatter || kind == CollectiveKind::reduce;

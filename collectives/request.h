@@ -36,6 +36,18 @@ bool agrees(const Request& one, const Request& other);
 /// Bytes of the full tensor of a collective over `size` ranks, or of the message.
 std::int64_t payload_bytes(const Request& request, int size);
 
+/// Memory that a request reads or writes on one rank.
+struct BufferRange {
+  const std::byte* begin = nullptr;
+  std::int64_t bytes = 0;
+};
+struct Buffers {
+  BufferRange send;
+  BufferRange receive;
+  bool in_place = false;  ///< the one way in which the two may overlap
+};
+Buffers buffers_of(const Request& request, int rank, int size);
+
 /// What the backends share: checks of the arguments and the counters. A backend implements `start` and `split`.
 class RequestCommunicator : public Communicator {
  public:

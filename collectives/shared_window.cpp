@@ -1,27 +1,15 @@
 #include "collectives/shared_window.h"
 
-#include <fcntl.h>
-#include <fmt/format.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <random>
-
-#include "collectives/socket.h"
-#include "runtime/core/random.h"
+#include <algorithm>
+#include <utility>
 
 namespace annulus {
 namespace {
 
 constexpr std::int64_t kPage = 4096;
 
-/// What the names of this host's windows begin with: containers and namespaces may share memory and yet be hosts of
-/// their own.
-std::string name_prefix() {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  return fmt::format("/annulus-{:016x}-", stream_id(host));
-}
+/// Up to this, a copy into a slot costs less than telling the others where the buffer is.
+constexpr std::int64_t kSmallBytes = 8192;
 
 }  // namespace
 
@@ -34,41 +22,91 @@ std::int64_t SharedWindow::total_bytes(int ranks, std::int64_t slot_bytes) {
   return header_bytes(ranks) + ranks * kSlots * slot_bytes;
 }
 
-SharedWindow::SharedWindow(std::byte* memory, int ranks, std::int64_t slot_bytes)
-    : memory_(memory),
+SharedWindow::SharedWindow(std::shared_ptr<SharedSegment> segment, int ranks, std::int64_t slot_bytes)
+    : segment_(std::move(segment)),
       ranks_(ranks),
       slot_bytes_(slot_bytes),
-      counters_(reinterpret_cast<Counter*>(memory)),
-      slots_(memory + header_bytes(ranks)) {}
+      counters_(reinterpret_cast<Counter*>(segment_->data())),
+      slots_(segment_->data() + header_bytes(ranks)) {}
 
-SharedWindow::~SharedWindow() { munmap(memory_, static_cast<std::size_t>(total_bytes(ranks_, slot_bytes_))); }
-
-std::unique_ptr<SharedWindow> SharedWindow::map(int file, int ranks, std::int64_t slot_bytes) {
-  const auto bytes = static_cast<std::size_t>(total_bytes(ranks, slot_bytes));
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  return std::unique_ptr<SharedWindow>(new SharedWindow(static_cast<std::byte*>(memory), ranks, slot_bytes));
+bool SharedWindow::may_fill(int rank, std::uint64_t round) const {
+  if (filled(rank).load(std::memory_order_relaxed) != round) return false;
+  for (int other = 0; other < ranks_; ++other)
+    if (drained(other).load(std::memory_order_acquire) + kSlots <= round) return false;
+  return true;
 }
 
-std::unique_ptr<SharedWindow> SharedWindow::create(int ranks, std::int64_t slot_bytes, std::string& name) {
-  std::random_device random;
-  name = fmt::format("{}{:08x}{:08x}", name_prefix(), random(), random());
-  const FileDescriptor file(shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
-  if (!file.open()) return nullptr;
-  // Takes the pages now: to run out of them at a later touch would kill the process.
-  if (posix_fallocate(file.number(), 0, total_bytes(ranks, slot_bytes)) != 0) {
-    unlink(name);
-    return nullptr;
+bool SharedWindow::all_filled(std::uint64_t round) const {
+  for (int other = 0; other < ranks_; ++other)
+    if (filled(other).load(std::memory_order_acquire) <= round) return false;
+  return true;
+}
+
+struct WindowQueue::State {
+  std::unique_ptr<SharedWindow> window;
+  GroupMemory memory;
+  int rank = 0;
+  std::uint64_t started = 0, finished = 0;  // transfers
+  std::uint64_t next_round = 0;
+};
+
+/// A transfer that waits until those before it are done: only then is it known with which round it begins.
+class WindowQueue::Turn final : public Operation {
+ public:
+  Turn(std::shared_ptr<State> state, const Request& request)
+      : state_(std::move(state)),
+        request_(request),
+        number_(state_->started++),
+        tries_direct_(!state_->memory.memory->empty() &&
+                      request.bytes() > std::min(kSmallBytes, state_->window->slot_bytes())) {}
+
+  bool advance() override {
+    if (number_ != state_->finished) return false;
+    if (!operation_) begin();
+    if (!operation_->advance()) return false;
+    end();
+    if (direct_ != nullptr && direct_->refused()) {
+      begin_slots();
+      return advance();
+    }
+    ++state_->finished;
+    return true;
   }
-  return map(file.number(), ranks, slot_bytes);
+  Transport transport() const override { return operation_->transport(); }
+
+ private:
+  void begin() {
+    if (!tries_direct_) return begin_slots();
+    auto direct =
+        std::make_unique<DirectOperation>(*state_->window, state_->memory, request_, state_->rank, state_->next_round);
+    direct_ = direct.get();
+    operation_ = std::move(direct);
+  }
+  void begin_slots() {
+    direct_ = nullptr;
+    operation_ = through_slots(*state_->window, request_, state_->rank, state_->next_round);
+  }
+  void end() { state_->next_round += static_cast<std::uint64_t>(operation_->rounds()); }
+
+  const std::shared_ptr<State> state_;
+  const Request request_;
+  const std::uint64_t number_;
+  const bool tries_direct_;
+  std::unique_ptr<WindowOperation> operation_;
+  const DirectOperation* direct_ = nullptr;  // the operation, where it is one
+};
+
+WindowQueue::WindowQueue(std::unique_ptr<SharedWindow> window, GroupMemory memory, int rank)
+    : state_(std::make_shared<State>()) {
+  state_->window = std::move(window);
+  state_->memory = std::move(memory);
+  state_->rank = rank;
 }
 
-std::unique_ptr<SharedWindow> SharedWindow::open(const std::string& name, int ranks, std::int64_t slot_bytes) {
-  if (!name.starts_with(name_prefix())) return nullptr;
-  const FileDescriptor file(shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0));
-  return file.open() ? map(file.number(), ranks, slot_bytes) : nullptr;
+std::unique_ptr<Operation> WindowQueue::start(const Request& request) {
+  return std::make_unique<Turn>(state_, request);
 }
 
-void SharedWindow::unlink(const std::string& name) { shm_unlink(name.c_str()); }
+bool WindowQueue::has_memory() const { return !state_->memory.memory->empty(); }
 
 }  // namespace annulus

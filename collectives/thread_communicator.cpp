@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "collectives/reduce.h"
+#include "collectives/direct.h"
 #include "collectives/request.h"
 
 namespace annulus {
@@ -61,53 +61,6 @@ struct Group {
   std::vector<char> has_left;
 };
 
-/// Does the part of a collective's work that is numbered `unit`; the units of a collective touch disjoint memory.
-void perform(const std::vector<Request>& requests, int unit) {
-  const Request& own = requests[unit];
-  const int size = static_cast<int>(requests.size());
-  const std::int64_t bytes = own.bytes();
-  const auto reduce_into = [&](std::int64_t begin, std::int64_t count, const std::vector<std::byte*>& outputs) {
-    std::vector<const std::byte*> inputs;
-    for (const Request& request : requests) {
-      inputs.push_back(static_cast<const std::byte*>(request.send) + begin * size_of(own.dtype));
-    }
-    reduce_in_order(inputs, outputs, count, own.dtype, own.reduction);
-  };
-  switch (own.kind) {
-    case CollectiveKind::all_reduce:
-    case CollectiveKind::reduce: {
-      const std::int64_t begin = own.count * unit / size;
-      const std::int64_t end = own.count * (unit + 1) / size;
-      std::vector<std::byte*> outputs;
-      for (int rank = 0; rank < size; ++rank) {
-        if (own.kind == CollectiveKind::all_reduce || rank == own.peer) {
-          outputs.push_back(static_cast<std::byte*>(requests[rank].receive) + begin * size_of(own.dtype));
-        }
-      }
-      return reduce_into(begin, end - begin, outputs);
-    }
-    case CollectiveKind::reduce_scatter:
-      return reduce_into(own.count * unit, own.count, {static_cast<std::byte*>(own.receive)});
-    case CollectiveKind::all_gather:
-      for (int rank = 0; rank < size; ++rank) copy_bytes(own.receive_part(rank), requests[rank].send, bytes);
-      return;
-    case CollectiveKind::all_to_all:
-      for (int rank = 0; rank < size; ++rank) copy_bytes(own.receive_part(rank), requests[rank].send_part(unit), bytes);
-      return;
-    case CollectiveKind::broadcast:
-      return copy_bytes(own.receive, requests[own.peer].send, bytes);
-    case CollectiveKind::gather:
-      return copy_bytes(requests[own.peer].receive_part(unit), own.send, bytes);
-    case CollectiveKind::scatter:
-      return copy_bytes(own.receive, requests[own.peer].send_part(unit), bytes);
-    case CollectiveKind::shift:
-      return copy_bytes(own.receive, requests[(unit + size - own.peer) % size].send, bytes);
-    case CollectiveKind::send:
-    case CollectiveKind::recv:
-      return copy_bytes(requests[1].receive, requests[0].send, bytes);
-  }
-}
-
 class ThreadTransfer final : public Transfer {
  public:
   ThreadTransfer(std::shared_ptr<Group> group, std::shared_ptr<Meeting> meeting, std::string name)
@@ -126,6 +79,7 @@ class ThreadTransfer final : public Transfer {
     while (meeting_->active.load() > 0) std::this_thread::yield();
   }
 
+  Transport transport() const override { return Transport::direct; }
   bool test() override {
     if (meeting_->finished()) return true;
     check();
@@ -140,7 +94,8 @@ class ThreadTransfer final : public Transfer {
     while (!meeting_->broken && meeting_->claimed < meeting_->units) {
       const int unit = meeting_->claimed++;
       if (unit >= meeting_->units) break;
-      perform(meeting_->requests, unit);
+      const auto& requests = meeting_->requests;
+      perform(requests, unit, 0, part_elements(requests.front(), static_cast<int>(requests.size()), unit));
       meeting_->done.fetch_add(1, std::memory_order_acq_rel);
     }
     --meeting_->active;

@@ -90,7 +90,8 @@ int run_calibrate(Process& process, Arguments arguments) {
   HardwareProfile profile = calibrate(device, process.world(),
                                       {.mode = options.quick ? CalibrationMode::quick : CalibrationMode::full,
                                        .threads = threads,
-                                       .progress = options.progress == "poll" ? Progress::poll : Progress::thread});
+                                       .progress = options.progress == "poll" ? Progress::poll : Progress::thread,
+                                       .shared_memory = process.shared_memory()});
   profile.host = process.hosts().front();
   process.agree([&] {
     if (process.is_first()) save_hardware_profile(profile, options.output);

@@ -64,6 +64,7 @@ int run_evaluate(Process& process, Arguments arguments) {
   ExecutorOptions executor_options;
   executor_options.progress = config.communication.progress;
   executor_options.monitor = &watched;
+  executor_options.shared_memory = process.shared_memory();
   Evaluator evaluator(
       mesh, step_options_of(config), device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); },
       executor_options);

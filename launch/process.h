@@ -43,6 +43,11 @@ class Process {
   bool is_first() const { return rank() == 0; }
   Communicator& world() { return *world_; }
 
+  /// Memory that the ranks of this host share.
+  SharedAllocator shared_memory() {
+    return [this](std::int64_t bytes) { return world_->allocate_shared(bytes); };
+  }
+
   /// Host name of every rank, by rank.
   const std::vector<std::string>& hosts() const { return hosts_; }
   int local_rank() const { return local_rank_; }

@@ -75,9 +75,11 @@ void Trainer::choose_profile() {
   }
   const double begin = now_seconds();
   CpuDevice device(threads_);
-  profile_ =
-      calibrate(device, process_.world(),
-                {.mode = CalibrationMode::quick, .threads = threads_, .progress = config_.communication.progress});
+  profile_ = calibrate(device, process_.world(),
+                       {.mode = CalibrationMode::quick,
+                        .threads = threads_,
+                        .progress = config_.communication.progress,
+                        .shared_memory = process_.shared_memory()});
   say(fmt::format("no log.profile: a short one was measured in {:.1f} s (annulus calibrate makes a better one)",
                   now_seconds() - begin));
 }
@@ -113,6 +115,7 @@ void Trainer::prepare(TrainStep step) {
   ExecutorOptions executor_options;
   executor_options.progress = config_.communication.progress;
   executor_options.monitor = watched_.get();
+  executor_options.shared_memory = process_.shared_memory();
   runner_ = std::make_unique<StepRunner>(std::move(step), options_, device_, groups, executor_options);
   if (config_.training.evaluate_every > 0) {
     evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups, executor_options);

@@ -99,6 +99,7 @@ int run_verify(Process& process, Arguments arguments) {
   ExecutorOptions executor_options;
   executor_options.progress = config.communication.progress;
   executor_options.monitor = &watched;
+  executor_options.shared_memory = process.shared_memory();
   StepRunner runner(
       mesh, step_options, Tail::gradients, device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); },
       executor_options);

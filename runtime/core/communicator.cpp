@@ -34,6 +34,22 @@ std::string_view name_of(CollectiveKind kind) {
 
 std::string_view name_of(Reduction reduction) { return reduction == Reduction::sum ? "sum" : "max"; }
 
+std::string_view name_of(Transport transport) {
+  switch (transport) {
+    case Transport::direct:
+      return "direct";
+    case Transport::slots:
+      return "slots";
+    case Transport::messages:
+      return "messages";
+    case Transport::hierarchical:
+      return "hierarchical";
+  }
+  return "?";
+}
+
+std::shared_ptr<std::byte> Communicator::allocate_shared(std::int64_t) { return nullptr; }
+
 CommunicatorCounters Communicator::counters() const {
   CommunicatorCounters sum;
   for (const CommunicatorCounters& one : counters_) {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -30,8 +32,19 @@ inline constexpr std::array kCollectiveKinds = {
     CollectiveKind::broadcast,  CollectiveKind::gather,     CollectiveKind::scatter,        CollectiveKind::reduce,
     CollectiveKind::send,       CollectiveKind::recv,       CollectiveKind::shift};
 
+/// How the bytes of a transfer travel.
+enum class Transport : std::uint8_t {
+  direct,        ///< ranks read and write each other's buffers
+  slots,         ///< through slots of memory that the ranks of a host share
+  messages,      ///< between any two ranks, each for itself
+  hierarchical,  ///< shared memory within hosts, messages between them
+};
+inline constexpr std::array kTransports = {Transport::direct, Transport::slots, Transport::messages,
+                                           Transport::hierarchical};
+
 std::string_view name_of(CollectiveKind kind);
 std::string_view name_of(Reduction reduction);
+std::string_view name_of(Transport transport);
 
 /// A transfer under way. Destroying an unfinished one is an error of the caller's.
 class Transfer {
@@ -39,7 +52,12 @@ class Transfer {
   virtual ~Transfer() = default;
   /// Moves the transfer on and says whether it is complete. Never blocks. Throws CollectiveError.
   virtual bool test() = 0;
+  /// How it has travelled; of a complete transfer.
+  virtual Transport transport() const = 0;
 };
+
+/// Memory for an arena that the ranks of one host reach directly, zeroed; null where there is none. Collective.
+using SharedAllocator = std::function<std::shared_ptr<std::byte>(std::int64_t bytes)>;
 
 /// What a communicator has really been asked to do: the source of every *measured* count.
 struct CommunicatorCounters {
@@ -85,6 +103,11 @@ class Communicator {
   virtual Pending recv(void* buffer, std::int64_t count, DType dtype, int peer) = 0;
   /// A ring hop: sends to rank() + distance and receives from rank() - distance, modulo size().
   virtual Pending shift(const void* send, void* receive, std::int64_t count, DType dtype, int distance) = 0;
+
+  /// Memory of this rank that the others of its host reach: transfers between such memory need no copies on the way.
+  /// Zeroed. Null, on all ranks, where there is no room, or nobody to share with. The last owner lets it go, when no
+  /// transfer uses it any more. Collective over this communicator, blocking.
+  virtual std::shared_ptr<std::byte> allocate_shared(std::int64_t bytes);
 
   /// The ranks of one `color`, ordered by `key`. Collective over this communicator, blocking.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;

@@ -56,7 +56,9 @@ constexpr AttentionSizes kAttentions[] = {{1, 32, 2},  {1, 128, 2}, {2, 256, 2},
 class Calibration {
  public:
   Calibration(Device& device, Communicator& world, const CalibrationOptions& options)
-      : world_(world), effort_(effort_of(options.mode)), bench_(device, world, options.progress, effort_.pool_bytes) {
+      : world_(world),
+        effort_(effort_of(options.mode)),
+        bench_(device, world, options.progress, options.shared_memory, effort_.pool_bytes) {
     profile_.device = device.description();
     const std::string threads = std::to_string(options.threads) + (options.threads == 1 ? " thread" : " threads");
     profile_.peak_name = "SGEMM ceiling of this CPU, " + threads;

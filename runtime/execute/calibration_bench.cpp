@@ -38,11 +38,13 @@ struct CalibrationBench::Bound {
   WorkCounters counters;
 };
 
-CalibrationBench::CalibrationBench(Device& device, Communicator& world, Progress progress, std::int64_t pool_bytes)
+CalibrationBench::CalibrationBench(Device& device, Communicator& world, Progress progress,
+                                   const SharedAllocator& shared_memory, std::int64_t pool_bytes)
     : device_(device),
       world_(world),
       pool_bytes_(pool_bytes),
-      floats_(device.allocate(pool_bytes)),
+      shared_(shared_memory ? shared_memory(pool_bytes) : nullptr),
+      floats_(shared_ ? shared_.get() : device.allocate(pool_bytes)),
       ids_(device.allocate(kIds * size_of(DType::i32))),
       lanes_(1, progress) {
   const PhiloxKey key = stream_key(0, "calibration");

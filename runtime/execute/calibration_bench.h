@@ -11,7 +11,8 @@ namespace annulus {
 /// Times ops and transfers. All ranks of `world` call everything in the same order and get the same seconds.
 class CalibrationBench {
  public:
-  CalibrationBench(Device& device, Communicator& world, Progress progress, std::int64_t pool_bytes);
+  CalibrationBench(Device& device, Communicator& world, Progress progress, const SharedAllocator& shared_memory,
+                   std::int64_t pool_bytes);
 
   /// Typical seconds of a call, mean over the ranks, which make it at the same time. For about `budget` seconds.
   double op_seconds(const OpCase& which, double budget);
@@ -35,6 +36,7 @@ class CalibrationBench {
   Device& device_;
   Communicator& world_;
   std::int64_t pool_bytes_;
+  std::shared_ptr<std::byte> shared_;  // what floats_ is, where ranks share it
   std::byte* floats_;
   std::byte* ids_;
   std::vector<float> pattern_;

@@ -28,6 +28,7 @@ class OpMonitor {
 struct ExecutorOptions {
   Progress progress = Progress::poll;
   OpMonitor* monitor = nullptr;
+  SharedAllocator shared_memory;  ///< where the arena is taken from, if it has room; else the device's own
   /// Test mode: every lane is delayed at random and freed bytes are overwritten with NaNs; results stay bitwise.
   std::optional<std::uint64_t> disturb_seed;
 };
@@ -35,9 +36,10 @@ struct ExecutorOptions {
 /// One run of one op within a step. Seconds of `now_seconds`.
 struct OpEvent {
   int op = 0;
-  double begin = 0, end = 0;  ///< of the kernel, or of the transfer
-  double arrival = 0;         ///< of a collective: when this rank was ready for it
-  double waited = 0;          ///< of a collective: how long the compute lane stood still for it
+  double begin = 0, end = 0;                ///< of the kernel, or of the transfer
+  double arrival = 0;                       ///< of a collective: when this rank was ready for it
+  double waited = 0;                        ///< of a collective: how long the compute lane stood still for it
+  Transport transport = Transport::direct;  ///< of a collective
 };
 
 /// What one step took on this rank.
@@ -59,6 +61,8 @@ class Executor {
 
   const Program& program() const { return program_; }
   const MemoryPlan& plan() const { return plan_; }
+  /// Whether other ranks of this host reach the arena.
+  bool shares_arena() const { return shared_ != nullptr; }
   const Schedule& schedule() const { return schedule_; }
   /// What kernels have done since the executor was made: all together, and those of one phase.
   WorkCounters counters() const;
@@ -95,6 +99,7 @@ class Executor {
   ExecutorOptions options_;
   Schedule schedule_;
   MemoryPlan plan_;
+  std::shared_ptr<std::byte> shared_;  // what the arena is, where ranks share it
   std::byte* arena_ = nullptr;
   std::vector<Step> steps_;
   std::vector<std::string> labels_;

@@ -79,8 +79,9 @@ bool Lanes::advance() {
       lane.transfer = lane.active->start();
     }
     if (lane.active != nullptr && lane.transfer->test()) {
-      lane.transfer.reset();
       Ticket& done = *std::exchange(lane.active, nullptr);
+      done.transport = lane.transfer->transport();
+      lane.transfer.reset();
       done.ended = now_seconds();
       done.complete.store(1, std::memory_order_release);
       if (progress_ == Progress::thread) done.complete.notify_one();

@@ -23,8 +23,9 @@ struct Ticket {
   std::function<Communicator::Pending()> start;
   double handed_over = 0;  ///< by the compute lane: the rank's arrival
   double begun = 0, ended = 0;
-  double not_before = 0;         ///< a test delays it until then
-  std::atomic<int> complete{0};  ///< an int, so that a wait is the kernel's own
+  Transport transport = Transport::direct;  ///< how it travelled, once complete
+  double not_before = 0;                    ///< a test delays it until then
+  std::atomic<int> complete{0};             ///< an int, so that a wait is the kernel's own
 };
 
 /// How communication moves on while this rank computes.

@@ -39,9 +39,12 @@ void check_watchdog(annulus::Communicator& world) {
   if (told) throw std::runtime_error("the watchdog takes a clean end for a failure");
 }
 
-void run(const annulus::MpiOptions& mpi, const char* what) {
+using annulus::BufferMemory;
+
+void run(const annulus::MpiOptions& mpi, const char* what, BufferMemory buffers = BufferMemory::own) {
   const auto world = annulus::mpi_world(mpi);
   annulus::SuiteOptions options;
+  options.buffers = buffers;
   options.seed = common_seed(*world);
   if (world->rank() == 0) {
     fmt::print("{} ranks, {}: seed {}\n", world->size(), what, options.seed);
@@ -61,7 +64,9 @@ int main() {
   const annulus::MpiRuntime mpi;
   try {
     run({}, "as shipped");
+    run({}, "in shared memory", BufferMemory::shared);
     run({.window_slot_bytes = 512}, "a window of many rounds");
+    run({.window_slot_bytes = 512}, "now in shared memory, now not", BufferMemory::mixed);
     run({.window_slot_bytes = 0}, "messages");
     run({.largest_count = 100, .small_bytes = 0, .scratch_bytes = 700, .window_slot_bytes = 0},
         "messages of derived types, many segments");

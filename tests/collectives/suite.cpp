@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <memory_resource>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -63,8 +64,8 @@ class Job {
 template <class T>
 class TypedJob final : public Job {
  public:
-  TypedJob(const Case& drawn, const TestGroup& group, SumOrder order)
-      : case_(drawn), group_(group), world_(*group.communicator), order_(order) {}
+  TypedJob(const Case& drawn, const TestGroup& group, SumOrder order, std::pmr::memory_resource* buffers)
+      : case_(drawn), group_(group), world_(*group.communicator), order_(order), send_(buffers), memory_(buffers) {}
 
   Communicator::Pending start() override {
     const int rank = world_.rank();
@@ -76,7 +77,8 @@ class TypedJob final : public Job {
                            (kind == CollectiveKind::scatter && root);
     const bool receives_all = kind == CollectiveKind::all_gather || kind == CollectiveKind::all_to_all ||
                               (kind == CollectiveKind::gather && root);
-    send_ = input(rank, sends_all ? one * size : one);
+    const std::vector<T> values = input(rank, sends_all ? one * size : one);
+    send_.assign(values.begin(), values.end());
     received_ = receives_all ? one * size : one;
     const bool in_place = case_.in_place || kind == CollectiveKind::broadcast;
     const auto memory = in_place ? std::max<std::int64_t>(received_, std::ssize(send_)) : received_;
@@ -112,7 +114,8 @@ class TypedJob final : public Job {
               name("wrote outside of its buffer"));
     }
     if (send_used_ == send_.data()) {
-      require(send_ == input(world_.rank(), static_cast<std::int64_t>(send_.size())), name("changed what was sent"));
+      const std::vector<T> values = input(world_.rank(), std::ssize(send_));
+      require(std::equal(send_.begin(), send_.end(), values.begin()), name("changed what was sent"));
     }
   }
 
@@ -244,23 +247,24 @@ class TypedJob final : public Job {
   const TestGroup group_;
   Communicator& world_;
   const SumOrder order_;
-  std::vector<T> send_;
-  std::vector<T> memory_;
+  std::pmr::vector<T> send_;
+  std::pmr::vector<T> memory_;
   const T* send_used_ = nullptr;
   T* receive_ = nullptr;
   std::int64_t received_ = 0;
 };
 
-std::unique_ptr<Job> make_job(const Case& drawn, const TestGroup& group, SumOrder order) {
+std::unique_ptr<Job> make_job(const Case& drawn, const TestGroup& group, SumOrder order,
+                              std::pmr::memory_resource* buffers) {
   switch (drawn.dtype) {
     case DType::f32:
-      return std::make_unique<TypedJob<float>>(drawn, group, order);
+      return std::make_unique<TypedJob<float>>(drawn, group, order, buffers);
     case DType::f64:
-      return std::make_unique<TypedJob<double>>(drawn, group, order);
+      return std::make_unique<TypedJob<double>>(drawn, group, order, buffers);
     case DType::i32:
       break;
   }
-  return std::make_unique<TypedJob<std::int32_t>>(drawn, group, order);
+  return std::make_unique<TypedJob<std::int32_t>>(drawn, group, order, buffers);
 }
 
 /// The world, rows and columns of a grid two wide, the world in reverse, and every rank alone.
@@ -338,7 +342,12 @@ void check_collectives(Communicator& world, const SuiteOptions& options) {
   TestGroups groups(world);
   Random random(options.seed);
   Random order(options.seed + 977 * (1 + static_cast<std::uint64_t>(world.rank())));
+  const std::int64_t largest_buffer =
+      (options.largest_count * world.size() + 64) * static_cast<std::int64_t>(sizeof(double));
+  const std::int64_t shared_bytes = 2 * options.batch_size * largest_buffer;
+  const auto shared = options.buffers == BufferMemory::own ? nullptr : world.allocate_shared(shared_bytes);
   for (int batch = 0; batch < options.batches; ++batch) {
+    std::pmr::monotonic_buffer_resource in_shared(shared.get(), static_cast<std::size_t>(shared ? shared_bytes : 0));
     std::vector<std::unique_ptr<Job>> jobs;
     std::vector<Case> cases;
     for (int i = 0; i < options.batch_size; ++i) {
@@ -348,7 +357,9 @@ void check_collectives(Communicator& world, const SuiteOptions& options) {
       drawn.peer = drawn.kind == CollectiveKind::shift ? drawn.peer % 7 - 3 : drawn.peer % size;
       drawn.other %= size;
       cases.push_back(drawn);
-      jobs.push_back(make_job(drawn, group, options.order));
+      // Some ranks' buffers in shared memory, some not: all must take the other way.
+      const bool is_shared = shared && (options.buffers == BufferMemory::shared || below(order, 3) > 0);
+      jobs.push_back(make_job(drawn, group, options.order, is_shared ? &in_shared : std::pmr::new_delete_resource()));
       jobs.back()->pending = jobs.back()->start();
     }
     finish(jobs, order);

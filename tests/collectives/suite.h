@@ -10,12 +10,16 @@ namespace annulus {
 /// How closely sums must equal those of a serial loop in rank order.
 enum class SumOrder { rank_order, any };
 
+/// Where the buffers lie: in this rank's own memory, in memory that `allocate_shared` gave, or now here, now there.
+enum class BufferMemory { own, shared, mixed };
+
 struct SuiteOptions {
   std::uint64_t seed = 0;
   int batches = 20;
   int batch_size = 24;  ///< transfers outstanding at once
   std::int64_t largest_count = 3000;
   SumOrder order = SumOrder::rank_order;
+  BufferMemory buffers = BufferMemory::own;
 };
 
 /// Every collective, in f32, f64 and i32, sum and max, in place and not, on the world and on groups split from it:

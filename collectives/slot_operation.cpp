@@ -12,12 +12,12 @@ namespace {
 constexpr std::int64_t kOneRoundBytes = 16384;
 constexpr int kStepsAtOnce = 32;  // of work in one test of a transfer
 
-class WindowOperation final : public Operation {
+class SlotOperation final : public WindowOperation {
  public:
-  WindowOperation(std::shared_ptr<SharedWindow> window, const Request& request, int rank, std::uint64_t first_round)
-      : window_(std::move(window)), request_(request), rank_(rank), size_(window_->ranks()), first_(first_round) {
+  SlotOperation(const SharedWindow& window, const Request& request, int rank, std::uint64_t first_round)
+      : window_(window), request_(request), rank_(rank), size_(window.ranks()), first_(first_round) {
     const std::int64_t element = size_of(request.dtype);
-    const std::int64_t chunk = window_->slot_bytes() / element;
+    const std::int64_t chunk = window.slot_bytes() / element;
     by_part_ = request.kind == CollectiveKind::reduce_scatter || request.kind == CollectiveKind::all_to_all ||
                request.kind == CollectiveKind::scatter;
     const bool reduces_whole = request.kind == CollectiveKind::all_reduce || request.kind == CollectiveKind::reduce;
@@ -26,7 +26,8 @@ class WindowOperation final : public Operation {
     rounds_ = (request.count + length_ - 1) / length_ * (two_rounds_ ? 2 : 1);
   }
 
-  std::int64_t rounds() const { return rounds_; }
+  std::int64_t rounds() const override { return rounds_; }
+  Transport transport() const override { return Transport::slots; }
 
   bool advance() override {
     for (int step = 0; step < kStepsAtOnce; ++step) {
@@ -46,27 +47,21 @@ class WindowOperation final : public Operation {
   bool fill() {
     if (filled_ == rounds_ || (is_second(filled_) && drained_ < filled_)) return false;
     const std::uint64_t round = first_ + filled_;
-    if (window_->filled(rank_).load(std::memory_order_relaxed) != round) return false;  // an earlier transfer's turn
-    for (int rank = 0; rank < size_; ++rank) {
-      if (window_->drained(rank).load(std::memory_order_acquire) + SharedWindow::kSlots <= round) return false;
-    }
-    fill_slot(window_->slot(rank_, round), filled_);
-    window_->filled(rank_).store(round + 1, std::memory_order_release);
+    if (!window_.may_fill(rank_, round)) return false;
+    fill_slot(window_.slot(rank_, round), filled_);
+    window_.filled(rank_).store(round + 1, std::memory_order_release);
     ++filled_;
     return true;
   }
 
   bool drain() {
     const std::uint64_t round = first_ + drained_;
-    if (drained_ == filled_ || window_->drained(rank_).load(std::memory_order_relaxed) != round) return false;
-    for (int rank = 0; rank < size_; ++rank) {
-      if (window_->filled(rank).load(std::memory_order_acquire) <= round) return false;
-      // The sums of a first round go to the slot of the second, out of which nobody may still be reading.
-      const bool writes_next = two_rounds_ && !is_second(drained_);
-      if (writes_next && window_->drained(rank).load(std::memory_order_acquire) < round) return false;
-    }
+    if (drained_ == filled_ || !window_.all_filled(round)) return false;
+    // The sums of a first round go to the slot of the second, out of which nobody may still be reading.
+    for (int rank = 0; two_rounds_ && !is_second(drained_) && rank < size_; ++rank)
+      if (window_.drained(rank).load(std::memory_order_acquire) < round) return false;
     drain_slots(round, drained_);
-    window_->drained(rank_).store(round + 1, std::memory_order_release);
+    window_.drained(rank_).store(round + 1, std::memory_order_release);
     ++drained_;
     return true;
   }
@@ -114,7 +109,7 @@ class WindowOperation final : public Operation {
   void drain_slots(std::uint64_t round, std::int64_t index) {
     const Range at = range(index);
     const auto copy_from = [&](int rank, std::int64_t place, std::byte* target) {
-      copy_bytes(target, window_->slot(rank, round) + bytes(place), bytes(at.count));
+      copy_bytes(target, window_.slot(rank, round) + bytes(place), bytes(at.count));
     };
     switch (request_.kind) {
       case CollectiveKind::all_reduce:
@@ -152,11 +147,11 @@ class WindowOperation final : public Operation {
       for (int rank = 0; keeps && rank < size_; ++rank) {
         if (rank == rank_) continue;
         const Range part = slice(at, rank, size_);
-        copy_bytes(received(0, at.begin + part.begin), window_->slot(rank, round), bytes(part.count));
+        copy_bytes(received(0, at.begin + part.begin), window_.slot(rank, round), bytes(part.count));
       }
     } else {
       const Range own = slice(at, rank_, size_);
-      std::vector<std::byte*> results = {window_->slot(rank_, round + 1)};
+      std::vector<std::byte*> results = {window_.slot(rank_, round + 1)};
       if (keeps) results.push_back(received(0, at.begin + own.begin));
       reduce(round, own.begin, sent(0, at.begin + own.begin), own.count, results);
     }
@@ -167,12 +162,12 @@ class WindowOperation final : public Operation {
               const std::vector<std::byte*>& results) {
     inputs_.clear();
     for (int rank = 0; rank < size_; ++rank) {
-      inputs_.push_back(rank == rank_ ? own : window_->slot(rank, round) + bytes(place));
+      inputs_.push_back(rank == rank_ ? own : window_.slot(rank, round) + bytes(place));
     }
     reduce_in_order(inputs_, results, count, request_.dtype, request_.reduction);
   }
 
-  const std::shared_ptr<SharedWindow> window_;
+  const SharedWindow& window_;
   const Request request_;
   const int rank_;
   const int size_;
@@ -188,10 +183,9 @@ class WindowOperation final : public Operation {
 
 }  // namespace
 
-std::unique_ptr<Operation> WindowQueue::start(const Request& request) {
-  auto operation = std::make_unique<WindowOperation>(window_, request, rank_, next_round_);
-  next_round_ += static_cast<std::uint64_t>(operation->rounds());
-  return operation;
+std::unique_ptr<WindowOperation> through_slots(const SharedWindow& window, const Request& request, int rank,
+                                               std::uint64_t first_round) {
+  return std::make_unique<SlotOperation>(window, request, rank, first_round);
 }
 
 }  // namespace annulus

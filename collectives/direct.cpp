@@ -1,0 +1,79 @@
+#include "collectives/direct.h"
+
+#include <vector>
+
+#include "collectives/reduce.h"
+
+namespace annulus {
+namespace {
+
+constexpr std::int64_t kCacheLine = 64;  // bytes; no two ranks write to one
+
+/// Where part `part` of a tensor that all ranks reduce together begins.
+std::int64_t slice_begin(const Request& request, int size, int part) {
+  if (part == size) return request.count;
+  const std::int64_t line = kCacheLine / size_of(request.dtype);
+  return request.count * part / size / line * line;
+}
+
+bool is_sliced(CollectiveKind kind) { return kind == CollectiveKind::all_reduce || kind == CollectiveKind::reduce; }
+
+void reduce_into(std::span<const Request> requests, std::int64_t begin, std::int64_t count,
+                 std::span<std::byte* const> outputs) {
+  const Request& own = requests.front();
+  std::vector<const std::byte*> inputs;
+  for (const Request& request : requests)
+    inputs.push_back(static_cast<const std::byte*>(request.send) + begin * size_of(own.dtype));
+  reduce_in_order(inputs, outputs, count, own.dtype, own.reduction);
+}
+
+}  // namespace
+
+std::int64_t part_elements(const Request& request, int size, int part) {
+  return is_sliced(request.kind) ? slice_begin(request, size, part + 1) - slice_begin(request, size, part)
+                                 : request.count;
+}
+
+void perform(std::span<const Request> requests, int part, std::int64_t begin, std::int64_t count) {
+  const int size = static_cast<int>(requests.size());
+  const Request& own = requests[static_cast<std::size_t>(part)];
+  const std::int64_t element = size_of(own.dtype), offset = begin * element, bytes = count * element;
+  const auto of = [&](int rank) -> const Request& { return requests[static_cast<std::size_t>(rank)]; };
+  const auto copy = [&](std::byte* target, const std::byte* source) {
+    copy_bytes(target + offset, source + offset, bytes);
+  };
+  switch (own.kind) {
+    case CollectiveKind::all_reduce:
+    case CollectiveKind::reduce: {
+      const std::int64_t first = slice_begin(own, size, part) + begin;
+      std::vector<std::byte*> outputs;
+      for (int rank = 0; rank < size; ++rank)
+        if (own.kind == CollectiveKind::all_reduce || rank == own.peer)
+          outputs.push_back(of(rank).receive_part(0) + first * element);
+      return reduce_into(requests, first, count, outputs);
+    }
+    case CollectiveKind::reduce_scatter: {
+      std::byte* const output = own.receive_part(0) + offset;
+      return reduce_into(requests, own.count * part + begin, count, {&output, 1});
+    }
+    case CollectiveKind::all_gather:
+      for (int rank = 0; rank < size; ++rank) copy(own.receive_part(rank), of(rank).send_part(0));
+      return;
+    case CollectiveKind::all_to_all:
+      for (int rank = 0; rank < size; ++rank) copy(own.receive_part(rank), of(rank).send_part(part));
+      return;
+    case CollectiveKind::broadcast:
+      return copy(own.receive_part(0), of(own.peer).send_part(0));
+    case CollectiveKind::gather:
+      return copy(of(own.peer).receive_part(part), own.send_part(0));
+    case CollectiveKind::scatter:
+      return copy(own.receive_part(0), of(own.peer).send_part(part));
+    case CollectiveKind::shift:
+      return copy(own.receive_part(0), of((part + size - own.peer) % size).send_part(0));
+    case CollectiveKind::send:
+    case CollectiveKind::recv:
+      return copy(of(1).receive_part(0), of(0).send_part(0));
+  }
+}
+
+}  // namespace annulus
