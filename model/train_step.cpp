@@ -2,6 +2,7 @@
 
 #include "parallel/gradient_reduction.h"
 #include "parallel/ring_attention.h"
+#include "runtime/ops/fusion.h"
 #include "runtime/program/schedule.h"
 
 namespace annulus {
@@ -138,6 +139,7 @@ class StepRecorder {
   void finish() {
     if (options_.sequence_parallel == SequenceParallel::on) gather_again(program_);
     expand_ring_attention(program_, options_.layout, options_.sequence_length);
+    fuse(program_);
     hoist_collectives(program_);
   }
 

@@ -92,12 +92,29 @@ struct OpTable {
   std::vector<OpCase> cases(const Matmul*) {
     const std::int64_t m = draw.size(20), k = draw.size(20), n = draw.size(20), parts = draw.size(3);
     using Form = Matmul::Form;
+    using Bias = Matmul::Bias;
+    using Addend = Matmul::Addend;
     return {{"nn", {numbers({m, k}), numbers({k, n})}, plain<Matmul>(Form::nn)},
             {"nn, parts", {numbers({m, k}), numbers({k, parts, n})}, plain<Matmul>(Form::nn)},
             {"nt", {numbers({m, k}), numbers({n, k})}, plain<Matmul>(Form::nt)},
             {"nt, parts", {numbers({m, parts, k}), numbers({n, parts, k})}, plain<Matmul>(Form::nt)},
             {"tn", {numbers({k, m}), numbers({k, n})}, plain<Matmul>(Form::tn)},
-            {"tn, parts", {numbers({k, m}), numbers({k, parts, n})}, plain<Matmul>(Form::tn)}};
+            {"tn, parts", {numbers({k, m}), numbers({k, parts, n})}, plain<Matmul>(Form::tn)},
+            {"nn, parts + bias",
+             {numbers({m, k}), numbers({k, parts, n}), numbers({parts, n})},
+             plain<Matmul>(Form::nn, Bias::of_columns)},
+            {"nn + bias + addend",
+             {numbers({m, k}), numbers({k, n}), numbers({n}), numbers({m, n})},
+             plain<Matmul>(Form::nn, Bias::of_columns, Addend::operand)},
+            {"nn + bias, in place",
+             {numbers({m, k}), numbers({k, n}), numbers({n}), numbers({m, n})},
+             plain<Matmul>(Form::nn, Bias::of_columns, Addend::in_place)},
+            {"nt + addend",
+             {numbers({m, k}), numbers({n, k}), numbers({m, n})},
+             plain<Matmul>(Form::nt, Bias::none, Addend::operand)},
+            {"tn, parts, in place",
+             {numbers({k, m}), numbers({k, parts, n}), numbers({m, parts, n})},
+             plain<Matmul>(Form::tn, Bias::none, Addend::in_place)}};
   }
   std::vector<OpCase> cases(const Add*) {
     const Shape shape{draw.size(20), draw.size(20)}, deep{draw.size(4), draw.size(4), draw.size(4)};
@@ -142,11 +159,15 @@ struct OpTable {
   }
   std::vector<OpCase> cases(const EmbedGrad*) {
     const std::int64_t rows = draw.size(20), vocabulary = draw.size(20), columns = draw.size(20);
-    return {{"",
-             {ids({rows}, vocabulary - 1), constant({vocabulary, columns}), constant({rows, columns})},
-             [](const MeshAxes& mesh, auto types) {
-               return std::make_shared<EmbedGrad>(shard_offset(mesh, types[1], 0));
-             }}};
+    const std::vector<OpInput> inputs{ids({rows}, vocabulary - 1), constant({vocabulary, columns}),
+                                      constant({rows, columns})};
+    const auto make = [](EmbedGrad::Target target) {
+      return [target](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+        return std::make_shared<EmbedGrad>(shard_offset(mesh, types[1], 0), target);
+      };
+    };
+    return {{"", inputs, make(EmbedGrad::Target::fresh)},
+            {"in place", joined(inputs, {constant({vocabulary, columns})}), make(EmbedGrad::Target::in_place)}};
   }
   std::vector<OpCase> cases(const Dropout*) {
     const std::int64_t rows = draw.size(20);

@@ -22,12 +22,16 @@ void embed(const std::int32_t* ids, const T* table, T* y, std::int64_t rows, std
   });
 }
 
+template <class T>
+void set_zero(T* y, std::int64_t count) {
+  parallel_ranges(count, 16384, [=](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, T(0)); });
+}
+
 /// Each thread owns columns of the table and goes through all rows in order: the same id may occur many times.
 template <class T>
-void embed_grad(const std::int32_t* ids, const T* dy, T* dtable, std::int64_t rows, std::int64_t table_rows,
-                std::int64_t width, std::int64_t offset) {
+void add_rows(const std::int32_t* ids, const T* dy, T* dtable, std::int64_t rows, std::int64_t table_rows,
+              std::int64_t width, std::int64_t offset) {
   parallel_ranges(width, 16, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t id = 0; id < table_rows; ++id) std::fill_n(dtable + id * width + begin, end - begin, T(0));
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t id = ids[row] - offset;
       if (id < 0 || id >= table_rows) continue;
@@ -52,8 +56,9 @@ void run(const Embed& op, const KernelArguments& arguments) {
 void run(const EmbedGrad& op, const KernelArguments& arguments) {
   const Tensor &ids = arguments.inputs[0], &dy = arguments.inputs[2], &dtable = arguments.outputs[0];
   dispatch_float(dtable.dtype, [&]<class T>(T) {
-    embed_grad(ids.as<std::int32_t>(), dy.as<T>(), dtable.as<T>(), ids.elements(), dtable.shape.rows(),
-               dtable.shape.columns(), op.offset());
+    if (op.target() == EmbedGrad::Target::fresh) set_zero(dtable.as<T>(), dtable.elements());
+    add_rows(ids.as<std::int32_t>(), dy.as<T>(), dtable.as<T>(), ids.elements(), dtable.shape.rows(),
+             dtable.shape.columns(), op.offset());
   });
 }
 

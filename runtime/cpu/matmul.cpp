@@ -5,6 +5,8 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <tuple>
+#include <unordered_map>
+#include <vector>
 
 #include "runtime/cpu/product_f64.h"
 
@@ -13,68 +15,160 @@ namespace {
 
 struct ProductKey {
   Matmul::Form form;
+  Matmul::Bias bias;
+  Matmul::Addend addend;
   Matmul::Sizes sizes;
-  auto tie() const { return std::tuple(form, sizes.m, sizes.n, sizes.k); }
+  ProductKey(const Matmul& op, const Matmul::Sizes& of)
+      : form(op.form()), bias(op.bias()), addend(op.addend()), sizes(of) {}
+  auto tie() const { return std::tuple(form, bias, addend, sizes.m, sizes.n, sizes.k); }
   bool operator<(const ProductKey& other) const { return tie() < other.tie(); }
 };
 
-/// A product prepared by oneDNN, with the memory objects that each call points at its tensors. A right operand whose
-/// rows lie along n is packed into the library's own layout first, in our workspace: read in place it costs up to three
-/// quarters of the speed where n is a multiple of a page.
-struct Product {
+/// What oneDNN does at once: a product over a range of k, with the memory objects that each call points at its tensors.
+/// A right operand whose rows lie along n is packed into the library's own layout first, in our workspace: read in
+/// place it costs up to three quarters of the speed where n is a multiple of a page.
+struct Piece {
   dnnl::matmul primitive;
-  dnnl::memory a, b, c, scratchpad;
+  dnnl::memory a, b, bias, addend, c, scratchpad;
+  std::int64_t a_offset = 0, b_offset = 0;  ///< elements
   dnnl::reorder pack;
   dnnl::memory pack_scratchpad, packed_b;  ///< empty where b is read in place
+};
+
+/// Pieces along k, which add up in c.
+struct Product {
+  std::vector<Piece> pieces;
   std::int64_t scratchpad_bytes = 0, packed_bytes = 0;
 };
 
 /// With fewer rows packing costs more than it saves.
 constexpr std::int64_t kRowsWorthPacking = 64;
+/// A packed operand of more bytes is made in pieces, each used while it is in cache.
+constexpr std::int64_t kMostPackedBytes = std::int64_t{8} << 20;
+constexpr std::int64_t kDepthMultiple = 64;
 
-/// A row-major matrix of `rows` x `columns`, or the transpose of one of `columns` x `rows`.
-dnnl::memory::desc matrix(std::int64_t rows, std::int64_t columns, bool transposed) {
+constexpr auto kFloat = dnnl::memory::data_type::f32;
+
+/// A matrix of `rows` x `columns` within rows of `stride` elements, or the transpose of one of `columns` x `rows`.
+dnnl::memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t stride, bool transposed) {
   using Dims = dnnl::memory::dims;
-  return {Dims{rows, columns}, dnnl::memory::data_type::f32, transposed ? Dims{1, rows} : Dims{columns, 1}};
+  return {Dims{rows, columns}, kFloat, transposed ? Dims{1, stride} : Dims{stride, 1}};
 }
 
 std::int64_t whole_lines(std::size_t bytes) { return (static_cast<std::int64_t>(bytes) + 63) / 64 * 64; }
 
-Product prepare(const ProductKey& key, const dnnl::engine& engine) {
+bool packs(const ProductKey& key) { return key.form != Matmul::Form::nt && key.sizes.m >= kRowsWorthPacking; }
+
+/// Range of k that one piece takes.
+std::int64_t depth_of_pieces(const ProductKey& key) {
+  const std::int64_t k = key.sizes.k, bytes = k * key.sizes.n * static_cast<std::int64_t>(sizeof(float));
+  if (!packs(key) || bytes <= kMostPackedBytes) return k;
+  const std::int64_t pieces = (bytes + kMostPackedBytes - 1) / kMostPackedBytes, even = (k + pieces - 1) / pieces;
+  return (even + kDepthMultiple - 1) / kDepthMultiple * kDepthMultiple;
+}
+
+/// Adds the piece of depths [from, from + depth). The first one has the product's epilogue.
+void add_piece(Product& product, const ProductKey& key, std::int64_t from, std::int64_t depth,
+               const dnnl::engine& engine) {
   const auto [m, n, k] = key.sizes;
-  const auto a = matrix(m, k, key.form == Matmul::Form::tn), b = matrix(k, n, key.form == Matmul::Form::nt);
-  const auto c = matrix(m, n, false);
-  const bool packs = key.form != Matmul::Form::nt && m >= kRowsWorthPacking;
-  const dnnl::memory::desc read_b =
-      packs ? dnnl::memory::desc({k, n}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::any) : b;
+  const bool first = from == 0, left_transposed = key.form == Matmul::Form::tn,
+             right_transposed = key.form == Matmul::Form::nt;
+  const auto a = matrix(m, depth, left_transposed ? m : k, left_transposed);
+  const auto b = matrix(depth, n, right_transposed ? k : n, right_transposed), c = matrix(m, n, n, false);
+  const auto read_b = packs(key) ? dnnl::memory::desc({depth, n}, kFloat, dnnl::memory::format_tag::any) : b;
+  const auto bias = first && key.bias != Matmul::Bias::none ? matrix(1, n, n, false) : dnnl::memory::desc();
+  dnnl::post_ops behind;
+  if (!first || key.addend == Matmul::Addend::in_place) behind.append_sum(1);
+  if (first && key.addend == Matmul::Addend::operand) behind.append_binary(dnnl::algorithm::binary_add, c);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  attributes.set_post_ops(behind);
 #if DNNL_VERSION_MAJOR >= 3
-  const dnnl::matmul::primitive_desc description(engine, a, read_b, c, attributes);
+  const dnnl::matmul::primitive_desc description(engine, a, read_b, bias, c, attributes);
 #else
-  const dnnl::matmul::primitive_desc description({a, read_b, c}, attributes, engine);
+  const dnnl::matmul::primitive_desc description({a, read_b, bias, c}, attributes, engine);
 #endif
+  const auto unbound = [&](const dnnl::memory::desc& of) { return dnnl::memory(of, engine, DNNL_MEMORY_NONE); };
   const auto scratchpad = description.scratchpad_desc();
-  Product product{
-      dnnl::matmul(description), {}, {}, {}, {}, {}, {}, {}, static_cast<std::int64_t>(scratchpad.get_size()), 0};
-  product.a = dnnl::memory(a, engine, DNNL_MEMORY_NONE);
-  product.b = dnnl::memory(b, engine, DNNL_MEMORY_NONE);
-  product.c = dnnl::memory(c, engine, DNNL_MEMORY_NONE);
-  product.scratchpad = dnnl::memory(scratchpad, engine, DNNL_MEMORY_NONE);
-  if (description.weights_desc() != b) {
-    const auto packed = description.weights_desc();
-    const dnnl::reorder::primitive_desc packing(engine, b, engine, packed, attributes);
-    product.pack = dnnl::reorder(packing);
-    product.packed_b = dnnl::memory(packed, engine, DNNL_MEMORY_NONE);
-    product.packed_bytes = whole_lines(packed.get_size());
+  Piece piece;
+  piece.primitive = dnnl::matmul(description);
+  piece.a = unbound(a);
+  piece.b = unbound(b);
+  piece.c = unbound(c);
+  piece.scratchpad = unbound(scratchpad);
+  if (first && key.bias != Matmul::Bias::none) piece.bias = unbound(bias);
+  if (first && key.addend == Matmul::Addend::operand) piece.addend = unbound(c);
+  piece.a_offset = from * (left_transposed ? m : 1);
+  piece.b_offset = from * (right_transposed ? 1 : n);
+  product.scratchpad_bytes = std::max(product.scratchpad_bytes, static_cast<std::int64_t>(scratchpad.get_size()));
+  if (const auto packed = description.weights_desc(); packed != b) {
+    dnnl::primitive_attr packing_attributes;
+    packing_attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::reorder::primitive_desc packing(engine, b, engine, packed, packing_attributes);
+    piece.pack = dnnl::reorder(packing);
+    piece.packed_b = unbound(packed);
+    piece.pack_scratchpad = unbound(packing.scratchpad_desc());
+    product.packed_bytes = std::max(product.packed_bytes, whole_lines(packed.get_size()));
     product.scratchpad_bytes =
         std::max(product.scratchpad_bytes, static_cast<std::int64_t>(packing.scratchpad_desc().get_size()));
-    product.pack_scratchpad = dnnl::memory(packing.scratchpad_desc(), engine, DNNL_MEMORY_NONE);
   }
+  product.pieces.push_back(std::move(piece));
+}
+
+Product prepare(const ProductKey& key, const dnnl::engine& engine) {
+  Product product;
+  const std::int64_t depth = depth_of_pieces(key);
+  for (std::int64_t from = 0; from < key.sizes.k; from += depth)
+    add_piece(product, key, from, std::min(depth, key.sizes.k - from), engine);
   return product;
 }
 
 bool is_empty(const Matmul::Sizes& sizes) { return sizes.m == 0 || sizes.n == 0 || sizes.k == 0; }
+
+template <class T>
+Added<T> added_by(const Matmul& op, const KernelArguments& arguments) {
+  Added<T> added;
+  if (op.bias() != Matmul::Bias::none) added.bias = arguments.inputs[2].as<T>();
+  if (op.addend() != Matmul::Addend::none) added.addend = arguments.inputs.back().as<T>();
+  return added;
+}
+
+/// A product without depth: what is added to it is all there is. oneDNN would leave c as it was.
+template <class T>
+void write_added(const Matmul::Sizes& sizes, const Added<T>& added, T* c) {
+  for (std::int64_t i = 0; i < sizes.m * sizes.n; ++i)
+    c[i] = (added.bias ? added.bias[i % sizes.n] : T(0)) + (added.addend ? added.addend[i] : T(0));
+}
+
+void run_piece(Piece& piece, const Product& product, const KernelArguments& arguments, const Added<float>& added,
+               const dnnl::stream& stream) {
+  std::byte* scratchpad = arguments.workspace + product.packed_bytes;
+  piece.a.set_data_handle(arguments.inputs[0].as<float>() + piece.a_offset);
+  piece.b.set_data_handle(arguments.inputs[1].as<float>() + piece.b_offset);
+  piece.c.set_data_handle(arguments.outputs[0].as<float>());
+  piece.scratchpad.set_data_handle(scratchpad);
+  std::unordered_map<int, dnnl::memory> operands{{DNNL_ARG_SRC, piece.a},
+                                                 {DNNL_ARG_WEIGHTS, piece.b},
+                                                 {DNNL_ARG_DST, piece.c},
+                                                 {DNNL_ARG_SCRATCHPAD, piece.scratchpad}};
+  if (piece.bias) {
+    piece.bias.set_data_handle(const_cast<float*>(added.bias));
+    operands[DNNL_ARG_BIAS] = piece.bias;
+  }
+  if (piece.addend) {
+    piece.addend.set_data_handle(const_cast<float*>(added.addend));
+    operands[DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1] = piece.addend;
+  }
+  if (piece.packed_b) {
+    piece.packed_b.set_data_handle(arguments.workspace);
+    piece.pack_scratchpad.set_data_handle(scratchpad);
+    piece.pack.execute(
+        stream,
+        {{DNNL_ARG_FROM, piece.b}, {DNNL_ARG_TO, piece.packed_b}, {DNNL_ARG_SCRATCHPAD, piece.pack_scratchpad}});
+    operands[DNNL_ARG_WEIGHTS] = piece.packed_b;
+  }
+  piece.primitive.execute(stream, operands);
+}
 
 }  // namespace
 
@@ -103,40 +197,26 @@ std::int64_t ProductCache::workspace_bytes(const Matmul& op, const ValueType& a,
   const Matmul::Sizes sizes = op.sizes(a.shape, b.shape);
   if (is_empty(sizes)) return 0;
   if (a.dtype == DType::f64) return product_f64_workspace_bytes();
-  const Product& product = library_->find({op.form(), sizes});
+  const Product& product = library_->find({op, sizes});
   return product.packed_bytes + product.scratchpad_bytes;
 }
 
 void ProductCache::run(const Matmul& op, const KernelArguments& arguments) {
   const Tensor &a = arguments.inputs[0], &b = arguments.inputs[1], &c = arguments.outputs[0];
   const Matmul::Sizes sizes = op.sizes(a.shape, b.shape);
-  if (is_empty(sizes)) {  // oneDNN would leave c as it was
-    std::fill_n(c.data, c.bytes(), std::byte{0});
+  if (is_empty(sizes)) {
+    dispatch_float(c.dtype, [&]<class T>(T) { write_added<T>(sizes, added_by<T>(op, arguments), c.as<T>()); });
     return;
   }
   arguments.counters->product_flops += 2.0 * static_cast<double>(sizes.m * sizes.n * sizes.k);
   if (c.dtype == DType::f64) {
-    product_f64(op.form(), sizes, a.as<double>(), b.as<double>(), c.as<double>(), arguments.workspace);
+    product_f64(op.form(), sizes, a.as<double>(), b.as<double>(), c.as<double>(), added_by<double>(op, arguments),
+                arguments.workspace);
     return;
   }
-  Product& product = library_->find({op.form(), sizes});
-  product.a.set_data_handle(a.as<float>());
-  product.b.set_data_handle(b.as<float>());
-  product.c.set_data_handle(c.as<float>());
-  std::byte* scratchpad = arguments.workspace + product.packed_bytes;
-  product.scratchpad.set_data_handle(scratchpad);
-  const bool packs = product.packed_bytes > 0;
-  if (packs) {
-    product.packed_b.set_data_handle(arguments.workspace);
-    product.pack_scratchpad.set_data_handle(scratchpad);
-    product.pack.execute(
-        library_->stream,
-        {{DNNL_ARG_FROM, product.b}, {DNNL_ARG_TO, product.packed_b}, {DNNL_ARG_SCRATCHPAD, product.pack_scratchpad}});
-  }
-  product.primitive.execute(library_->stream, {{DNNL_ARG_SRC, product.a},
-                                               {DNNL_ARG_WEIGHTS, packs ? product.packed_b : product.b},
-                                               {DNNL_ARG_DST, product.c},
-                                               {DNNL_ARG_SCRATCHPAD, product.scratchpad}});
+  Product& product = library_->find({op, sizes});
+  const Added<float> added = added_by<float>(op, arguments);
+  for (Piece& piece : product.pieces) run_piece(piece, product, arguments, added, library_->stream);
   library_->stream.wait();
 }
 

@@ -8,7 +8,7 @@
 
 namespace annulus {
 
-/// The matrix products of one device: a prepared product a form and size, made when it is first asked for. Products of
+/// The matrix products of one device: a prepared product a kind and size, made when it is first asked for. Products of
 /// f32 go to oneDNN, which has none of f64: these are our own. Not for use by several threads at once.
 class ProductCache {
  public:

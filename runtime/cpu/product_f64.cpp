@@ -32,7 +32,7 @@ std::int64_t product_f64_workspace_bytes() {
 }
 
 void product_f64(Matmul::Form form, const Matmul::Sizes& sizes, const double* a, const double* b, double* c,
-                 std::byte* workspace) {
+                 const Added<double>& added, std::byte* workspace) {
   const std::int64_t column_blocks = (sizes.n + kColumns - 1) / kColumns, row_blocks = (sizes.m + kRows - 1) / kRows;
   const std::int64_t row_stride = form == Matmul::Form::tn ? 1 : sizes.k,
                      depth_stride = form == Matmul::Form::tn ? sizes.m : 1;
@@ -48,7 +48,13 @@ void product_f64(Matmul::Form form, const Matmul::Sizes& sizes, const double* a,
                            {panel, kColumns}, {tile, kColumns},
                            from == 0 ? TileUpdate::overwrite : TileUpdate::accumulate);
     }
-    for (std::int64_t i = 0; i < rows; ++i) std::copy_n(tile + i * kColumns, columns, c + (row + i) * sizes.n + column);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t at = (row + i) * sizes.n + column;
+      for (std::int64_t j = 0; j < columns; ++j) {
+        const double sum = tile[i * kColumns + j] + (added.bias ? added.bias[column + j] : 0);
+        c[at + j] = sum + (added.addend ? added.addend[at + j] : 0);
+      }
+    }
   });
 }
 

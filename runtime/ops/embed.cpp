@@ -1,6 +1,6 @@
 #include "runtime/ops/embed.h"
 
-#include <fmt/format.h>
+#include "runtime/ops/elementwise.h"
 
 namespace annulus {
 
@@ -29,23 +29,34 @@ Work Embed::work(Types inputs, Types outputs) const {
   return work;
 }
 
-Placed EmbedGrad::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
-  using namespace placements;
-  if (inputs[1].laid_out) return std::nullopt;
-  return match(inputs, {{{R, R, R}, {R}}, {{R, S0, R}, {S0}}, {{S0, R, S0}, {P}}, {{R, R, P}, {P}}});
+std::vector<Alias> EmbedGrad::aliases() const {
+  if (target_ == Target::fresh) return {};
+  return {{0, 3}};
 }
 
-std::vector<ValueType> EmbedGrad::infer(const MeshAxes&, Types inputs) const {
-  require_inputs(inputs, 3);
+Placed EmbedGrad::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
+  using namespace placements;
+  if (inputs[1].laid_out) return std::nullopt;
+  const Placed fresh =
+      match(inputs.first(3), {{{R, R, R}, {R}}, {{R, S0, R}, {S0}}, {{S0, R, S0}, {P}}, {{R, R, P}, {P}}});
+  if (!fresh || target_ == Target::fresh) return fresh;
+  return Accumulate().place(mesh, axis, std::vector{inputs[3], fresh->front()}, types);
+}
+
+std::vector<ValueType> EmbedGrad::infer(const MeshAxes& mesh, Types inputs) const {
+  require_inputs(inputs, target_ == Target::fresh ? 3 : 4);
   require(inputs[2].shape == Shape({inputs[0].shape[0], inputs[1].shape[1]}),
           "the gradient does not fit ids and table");
-  return {{inputs[1].dtype, inputs[1].shape, {}}};
+  const ValueType fresh{inputs[1].dtype, inputs[1].shape, {}};
+  if (target_ == Target::fresh) return {fresh};
+  return Accumulate().infer(mesh, std::vector{inputs[3], fresh});
 }
 
 void EmbedGrad::gradient(GradientContext&) const { not_differentiable(*this); }
 Work EmbedGrad::work(Types inputs, Types outputs) const {
-  const std::vector<ValueType> read{inputs[0], inputs[2]};
-  return streaming_work(read, outputs);
+  const ValueType &ids = inputs[0], &rows = inputs[2];
+  if (target_ == Target::fresh) return streaming_work(std::vector{ids, rows}, outputs);
+  return streaming_work(std::vector{ids, rows, rows}, std::vector{rows});
 }
 
 }  // namespace annulus

@@ -2,18 +2,20 @@
 
 #include <fmt/format.h>
 
+#include "runtime/ops/elementwise.h"
+
 namespace annulus {
 
 std::string Matmul::attributes() const {
-  switch (form_) {
-    case Form::nn:
-      return "nn";
-    case Form::nt:
-      return "nt";
-    case Form::tn:
-      return "tn";
-  }
-  return "?";
+  constexpr const char* kForms[] = {"nn", "nt", "tn"};
+  constexpr const char* kAddends[] = {"", " + addend", " in place"};
+  return fmt::format("{}{}{}", kForms[static_cast<int>(form_)], bias_ == Bias::none ? "" : " + bias",
+                     kAddends[static_cast<int>(addend_)]);
+}
+
+std::vector<Alias> Matmul::aliases() const {
+  if (addend_ != Addend::in_place) return {};
+  return {{0, static_cast<int>(addend_input())}};
 }
 
 Matmul::Sizes Matmul::sizes(const Shape& a, const Shape& b) const {
@@ -28,9 +30,12 @@ Matmul::Sizes Matmul::sizes(const Shape& a, const Shape& b) const {
   return {};
 }
 
-Placed Matmul::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
+namespace {
+
+/// The placement of the bare product.
+Placed place_product(Matmul::Form form, Placement a, Placement b) {
+  using Form = Matmul::Form;
   using namespace placements;
-  const Placement a = inputs[0], b = inputs[1];
   if (a.is_partial_max() || b.is_partial_max()) return std::nullopt;
   if (a.is_partial() || b.is_partial()) {
     if (a.is_replicated() || b.is_replicated()) return {{P}};
@@ -38,37 +43,59 @@ Placed Matmul::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
   }
   if (a.is_replicated() && b.is_replicated()) return {{R}};
   // A sharded dim is summed over, or it is a free one, which keeps its place in the output.
-  const bool a_summed = a.is_sharded() && (form_ == Form::tn) == (a.dim == 0);
-  const bool b_summed = b.is_sharded() && (form_ == Form::nt) == (b.dim != 0);
+  const bool a_summed = a.is_sharded() && (form == Form::tn) == (a.dim == 0);
+  const bool b_summed = b.is_sharded() && (form == Form::nt) == (b.dim != 0);
   if (a_summed && b_summed) {
-    const bool same_part = form_ == Form::nn || a.dim == b.dim;
+    const bool same_part = form == Form::nn || a.dim == b.dim;
     return same_part && a.laid_out == b.laid_out ? Placed{{P}} : std::nullopt;
   }
   if (a_summed || b_summed || (a.is_sharded() && b.is_sharded())) return std::nullopt;
   Placement out = a.is_sharded() ? a : b;
   if (a.is_sharded())
     out.dim = 0;
-  else if (form_ == Form::nt)
+  else if (form == Form::nt)
     out.dim = 1;
   return {{out}};
 }
 
-std::vector<ValueType> Matmul::infer(const MeshAxes&, Types inputs) const {
-  require_inputs(inputs, 2);
-  const Shape &a = inputs[0].shape, &b = inputs[1].shape;
-  require(inputs[0].dtype == inputs[1].dtype && is_float(inputs[0].dtype), "operands have different element types");
+/// Type of the bare product.
+ValueType product_type(const Matmul& op, const ValueType& x, const ValueType& y) {
+  using Form = Matmul::Form;
+  const Shape &a = x.shape, &b = y.shape;
+  require(x.dtype == y.dtype && is_float(x.dtype), "operands have different element types");
   require(a.rank() >= 2 && b.rank() >= 2, fmt::format("operands {} and {} are not matrices", a.str(), b.str()));
-  const std::int64_t a_inner = form_ == Form::tn ? a.rows() : a.columns();
-  const std::int64_t b_inner = form_ == Form::nt ? b.columns() : b.rows();
+  const std::int64_t a_inner = op.form() == Form::tn ? a.rows() : a.columns();
+  const std::int64_t b_inner = op.form() == Form::nt ? b.columns() : b.rows();
   require(a_inner == b_inner,
-          fmt::format("{} and {} do not fit ({}: {} against {})", a.str(), b.str(), attributes(), a_inner, b_inner));
-  require(form_ == Form::nt || a.rank() == 2, fmt::format("the left operand {} must have 2 dims", a.str()));
-  Shape out{form_ == Form::tn ? a[1] : a[0]};
-  if (form_ == Form::nt)
+          fmt::format("{} and {} do not fit ({}: {} against {})", a.str(), b.str(), op.attributes(), a_inner, b_inner));
+  require(op.form() == Form::nt || a.rank() == 2, fmt::format("the left operand {} must have 2 dims", a.str()));
+  Shape out{op.form() == Form::tn ? a[1] : a[0]};
+  if (op.form() == Form::nt)
     out.append(b[0]);
   else
     for (int dim = 1; dim < b.rank(); ++dim) out.append(b[dim]);
-  return {{inputs[0].dtype, out, {}}};
+  return {x.dtype, out, {}};
+}
+
+}  // namespace
+
+// The rules of a product with an epilogue are those of the kinds that it stands for, one behind the other.
+
+Placed Matmul::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
+  Placed placed = place_product(form_, inputs[0], inputs[1]);
+  if (placed && bias_ != Bias::none)
+    placed = AddBias().place(mesh, axis, std::vector{placed->front(), inputs[2]}, types);
+  if (placed && addend_ != Addend::none)
+    placed = Add().place(mesh, axis, std::vector{placed->front(), inputs[addend_input()]}, types);
+  return placed;
+}
+
+std::vector<ValueType> Matmul::infer(const MeshAxes& mesh, Types inputs) const {
+  require_inputs(inputs, input_count());
+  std::vector<ValueType> result{product_type(*this, inputs[0], inputs[1])};
+  if (bias_ != Bias::none) result = AddBias().infer(mesh, std::vector{result.front(), inputs[2]});
+  if (addend_ != Addend::none) result = Add().infer(mesh, std::vector{result.front(), inputs[addend_input()]});
+  return result;
 }
 
 void Matmul::gradient(GradientContext& context) const {
@@ -76,6 +103,8 @@ void Matmul::gradient(GradientContext& context) const {
   const auto product = [&](Form form, ValueId x, ValueId y) {
     return context.emit(std::make_shared<Matmul>(form), {x, y}).front();
   };
+  if (bias_ != Bias::none) context.give(2, context.emit(std::make_shared<ColumnSum>(), {dy}).front());
+  if (addend_ != Addend::none) context.give(static_cast<int>(addend_input()), dy);
   switch (form_) {
     case Form::nn:
       context.give(0, product(Form::nt, dy, b));

@@ -27,6 +27,11 @@ TYPED_TEST(EmbedTest, LooksUpAndScatters) {
     EXPECT_EQ(this->run(Embed(offset), {ids, table})[0].numbers(), expected);
     expect_close(this->run(EmbedGrad(offset), {ids, table, dy})[0].numbers(), gradient, this->tolerance(), {},
                  usual_sum(rows));
+    Operand sum = this->random(this->kType, {table_rows, width});
+    const Numbers before = sum.numbers();
+    for (std::size_t i = 0; i < gradient.size(); ++i) gradient[i] += before[i];
+    expect_close(this->run(EmbedGrad(offset, EmbedGrad::Target::in_place), {ids, table, dy, sum})[0].numbers(),
+                 gradient, this->tolerance(), {}, usual_sum(rows));
   }
 }
 

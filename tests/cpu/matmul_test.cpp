@@ -8,7 +8,8 @@ namespace {
 template <class T>
 class MatmulTest : public FloatKernelTest<T> {
  protected:
-  void check(Matmul::Form form, std::int64_t m, std::int64_t n, std::int64_t k) {
+  void check(const Matmul& op, std::int64_t m, std::int64_t n, std::int64_t k) {
+    const Matmul::Form form = op.form();
     const bool left_transposed = form == Matmul::Form::tn, right_transposed = form == Matmul::Form::nt;
     Operand a = this->random(this->kType, left_transposed ? Shape{k, m} : Shape{m, k});
     Operand b = this->random(this->kType, right_transposed ? Shape{n, k} : Shape{k, n});
@@ -23,26 +24,54 @@ class MatmulTest : public FloatKernelTest<T> {
         }
       }
     }
-    std::vector<Operand> first = this->run(Matmul(form), {a, b});
-    expect_close(first[0].numbers(), expected, this->tolerance(), Matmul(form).attributes(), usual_sum(k));
+    std::vector<Operand> inputs{a, b};
+    if (op.bias() != Matmul::Bias::none) {
+      inputs.push_back(this->random(this->kType, {n}));
+      const Numbers bias = inputs.back().numbers();
+      for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += bias[i % static_cast<std::size_t>(n)];
+    }
+    if (op.addend() != Matmul::Addend::none) {
+      inputs.push_back(this->random(this->kType, {m, n}));
+      const Numbers addend = inputs.back().numbers();
+      for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += addend[i];
+    }
+    std::vector<Operand> first = this->run(op, inputs);
+    expect_close(first[0].numbers(), expected, this->tolerance(), op.attributes(), usual_sum(k));
     EXPECT_EQ(this->counters_.product_flops, 2.0 * static_cast<double>(m * n * k));
-    EXPECT_EQ(this->run(Matmul(form), {a, b})[0].bytes(), first[0].bytes()) << "not reproducible";
+    EXPECT_EQ(this->run(op, inputs)[0].bytes(), first[0].bytes()) << "not reproducible";
+  }
+
+  /// A product of every form with every epilogue.
+  template <class Check>
+  static void for_every_kind(const Check& check) {
+    for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::nt, Matmul::Form::tn})
+      for (const Matmul::Bias bias : {Matmul::Bias::none, Matmul::Bias::of_columns})
+        for (const Matmul::Addend addend : {Matmul::Addend::none, Matmul::Addend::operand, Matmul::Addend::in_place})
+          check(Matmul(form, bias, addend));
   }
 };
 TYPED_TEST_SUITE(MatmulTest, FloatTypes);
 
-TYPED_TEST(MatmulTest, AllForms) {
-  for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::nt, Matmul::Form::tn}) {
-    for (int round = 0; round < 8; ++round) this->check(form, this->size(70), this->size(70), this->size(70));
-    this->check(form, 1, 1, 1);
-    this->check(form, 64, 192, 64);
-    this->check(form, 64 + this->size(50), this->size(150), this->size(150));  // rows enough to pack
-    this->check(form, 101, 131, 523);                                          // several blocks each way
+TYPED_TEST(MatmulTest, AllFormsAndEpilogues) {
+  this->for_every_kind([&](const Matmul& op) {
+    for (int round = 0; round < 8; ++round) this->check(op, this->size(70), this->size(70), this->size(70));
+    this->check(op, 1, 1, 1);
+    this->check(op, 64, 192, 64);
+    this->check(op, 64 + this->size(50), this->size(150), this->size(150));  // rows enough to pack
+    this->check(op, 101, 131, 523);                                          // several blocks each way
+  });
+}
+
+TYPED_TEST(MatmulTest, DeepProductsInPieces) {
+  for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::tn}) {
+    this->check(Matmul(form), 70, 700, 5000);
+    this->check(Matmul(form, Matmul::Bias::of_columns, Matmul::Addend::operand), 65, 800 + this->size(50), 4000);
+    this->check(Matmul(form, Matmul::Bias::none, Matmul::Addend::in_place), 64, 800, 4000 + this->size(50));
   }
 }
 
-TYPED_TEST(MatmulTest, EmptyDepthGivesZero) {
-  for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::nt, Matmul::Form::tn}) this->check(form, 3, 5, 0);
+TYPED_TEST(MatmulTest, EmptyDepthGivesWhatIsAdded) {
+  this->for_every_kind([&](const Matmul& op) { this->check(op, 3, 5, 0); });
 }
 
 TYPED_TEST(MatmulTest, DimsBehindTheFirstAreOne) {

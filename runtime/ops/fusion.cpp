@@ -1,0 +1,182 @@
+#include "runtime/ops/fusion.h"
+
+#include <algorithm>
+#include <set>
+
+#include "runtime/ops/op_table.h"
+#include "runtime/program/schedule.h"
+
+namespace annulus {
+namespace {
+
+/// `producer`, with its result added to a further operand in that operand's memory; null where no kernel does that.
+OpPointer in_place(const OpDefinition& producer) {
+  if (const auto* product = as<Matmul>(producer); product && product->addend() == Matmul::Addend::none)
+    return std::make_shared<Matmul>(product->form(), product->bias(), Matmul::Addend::in_place);
+  if (const auto* embed = as<EmbedGrad>(producer); embed && embed->target() == EmbedGrad::Target::fresh)
+    return std::make_shared<EmbedGrad>(embed->offset(), EmbedGrad::Target::in_place);
+  return nullptr;
+}
+
+/// `producer`, with a further operand added to its result.
+OpPointer with_operand(const OpDefinition& producer) {
+  const auto* product = as<Matmul>(producer);
+  if (!product || product->addend() != Matmul::Addend::none) return nullptr;
+  return std::make_shared<Matmul>(product->form(), product->bias(), Matmul::Addend::operand);
+}
+
+OpPointer with_bias(const OpDefinition& producer) {
+  const auto* product = as<Matmul>(producer);
+  if (!product || product->has_epilogue()) return nullptr;
+  return std::make_shared<Matmul>(product->form(), Matmul::Bias::of_columns);
+}
+
+class Fuser {
+ public:
+  explicit Fuser(Program& program)
+      : program_(program),
+        kept_(program.kept().begin(), program.kept().end()),
+        storage_(storage_of_values(program)),
+        ops_(program.take_ops()),
+        state_(ops_.size(), State::as_it_was),
+        producers_(program.values().size(), kNone),
+        readers_(program.values().size()) {
+    for (int i = 0; i < count(); ++i) {
+      for (ValueId id : op(i).inputs) readers_[at(id)].push_back(i);
+      for (ValueId id : op(i).outputs) producers_[at(id)] = i;
+    }
+  }
+
+  void run() {
+    for (int i = 0; i < count(); ++i) {
+      const OpDefinition& definition = *op(i).definition;
+      if (as<AddBias>(definition)) fuse_bias(i);
+      if (as<Add>(definition) && !fuse_sum(i, 1)) fuse_sum(i, 0);
+      if (as<Accumulate>(definition)) fuse_accumulation(i);
+    }
+    for (int i = 0; i < count(); ++i) {
+      const State state = state_[static_cast<std::size_t>(i)];
+      if (state == State::as_it_was) program_.restore(std::move(op(i)));
+      if (state != State::changed) continue;
+      program_.continue_as(op(i));
+      program_.emit(op(i).definition, op(i).inputs, op(i).outputs);
+    }
+  }
+
+ private:
+  enum class State : std::uint8_t { as_it_was, changed, removed };
+  static constexpr int kNone = -1;
+
+  static std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
+  int count() const { return static_cast<int>(ops_.size()); }
+  Op& op(int index) { return ops_[static_cast<std::size_t>(index)]; }
+
+  /// The op of the same segment that makes `value` for op `reader` alone, or kNone.
+  int sole_producer(ValueId value, int reader) {
+    const int producer = producers_[at(value)];
+    const bool sole = producer != kNone && readers_[at(value)].size() == 1 && !kept_.contains(value) &&
+                      op(producer).segment == op(reader).segment;
+    return sole ? producer : kNone;
+  }
+
+  /// `value` exists when op `index` begins, and waiting for it there delays nothing.
+  bool is_at_hand(ValueId value, int index) {
+    const int producer = producers_[at(value)];
+    return producer == kNone || (producer < index && !op(producer).definition->collective());
+  }
+
+  /// No op of [first, last) but `but` reads the memory of `value`.
+  bool unread(ValueId value, int first, int last, int but) {
+    for (int i = first; i < last; ++i) {
+      if (i == but || state_[static_cast<std::size_t>(i)] == State::removed) continue;
+      for (ValueId id : op(i).inputs)
+        if (storage_[at(id)] == storage_[at(value)]) return false;
+    }
+    return true;
+  }
+
+  bool may_be_overwritten(ValueId value) {
+    for (ValueId id : kept_)
+      if (storage_[at(id)] == storage_[at(value)]) return false;
+    return program_.value(storage_[at(value)]).role == Role::activation;
+  }
+
+  /// Op `index` becomes `definition` with the further input `operand`, and makes `output`.
+  void change(int index, OpPointer definition, ValueId operand, ValueId output) {
+    op(index).definition = std::move(definition);
+    op(index).inputs.push_back(operand);
+    readers_[at(operand)].push_back(index);
+    make(index, output);
+  }
+  void make(int index, ValueId output) {
+    op(index).outputs = {output};
+    producers_[at(output)] = index;
+    state_[static_cast<std::size_t>(index)] = State::changed;
+  }
+  void remove(int index) {
+    for (ValueId id : op(index).inputs) std::erase(readers_[at(id)], index);
+    state_[static_cast<std::size_t>(index)] = State::removed;
+  }
+  void share_storage(ValueId value, ValueId with) {
+    const int from = storage_[at(value)], to = storage_[at(with)];
+    std::replace(storage_.begin(), storage_.end(), from, to);
+  }
+
+  void fuse_bias(int index) {
+    const ValueId x = op(index).inputs[0], bias = op(index).inputs[1], y = op(index).outputs[0];
+    const int producer = sole_producer(x, index);
+    if (producer == kNone || !is_at_hand(bias, producer)) return;
+    OpPointer fused = with_bias(*op(producer).definition);
+    if (!fused) return;
+    change(producer, std::move(fused), bias, y);
+    remove(index);
+  }
+
+  /// y = a + b: into the op that makes operand `which`.
+  bool fuse_sum(int index, std::size_t which) {
+    const ValueId x = op(index).inputs[which], other = op(index).inputs[1 - which], y = op(index).outputs[0];
+    const int producer = sole_producer(x, index);
+    if (producer == kNone || !is_at_hand(other, producer)) return false;
+    OpPointer fused = in_place(*op(producer).definition);
+    const bool takes_over = fused && may_be_overwritten(other) && unread(other, producer, count(), index);
+    if (!takes_over) fused = with_operand(*op(producer).definition);
+    if (!fused) return false;
+    change(producer, std::move(fused), other, y);
+    remove(index);
+    if (takes_over) share_storage(y, other);
+    return true;
+  }
+
+  /// sum += x, where x was begun by one op and others have added to it in place: the first one begins with the sum.
+  void fuse_accumulation(int index) {
+    const ValueId sum = op(index).inputs[0], x = op(index).inputs[1], y = op(index).outputs[0];
+    const int last = sole_producer(x, index);
+    int first = last;
+    OpPointer fused;
+    while (first != kNone && !(fused = in_place(*op(first).definition))) {
+      const auto aliases = op(first).definition->aliases();
+      const bool adds = as<Matmul>(*op(first).definition) || as<EmbedGrad>(*op(first).definition);
+      if (!adds || aliases.empty()) return;
+      first = sole_producer(op(first).inputs[static_cast<std::size_t>(aliases.front().input)], first);
+    }
+    if (!fused || !is_at_hand(sum, first) || !unread(sum, first, index, index)) return;
+    change(first, std::move(fused), sum, op(first).outputs[0]);
+    make(last, y);
+    remove(index);
+    share_storage(x, sum);
+  }
+
+  Program& program_;
+  std::set<ValueId> kept_;
+  std::vector<int> storage_;
+  std::vector<Op> ops_;
+  std::vector<State> state_;
+  std::vector<int> producers_;
+  std::vector<std::vector<int>> readers_;
+};
+
+}  // namespace
+
+void fuse(Program& program) { Fuser(program).run(); }
+
+}  // namespace annulus

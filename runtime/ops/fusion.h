@@ -1,0 +1,15 @@
+#pragma once
+
+#include "runtime/program/program.h"
+
+namespace annulus {
+
+/// Puts together what a kernel does in one pass, for as long as nobody else reads what lies between:
+/// - a product, its bias and what is added behind that (a residual, another gradient), as the epilogue of the product;
+/// - a product or the gradient of an embedding, and its sum with a value that is not read afterwards, as one op in that
+///   value's memory: micro-batches add to their accumulator so, and the head and the embedding to a tied table's
+///   gradient.
+/// For a program that is complete but for its schedule. Sums are added in another order, so results differ by rounding.
+void fuse(Program& program);
+
+}  // namespace annulus
