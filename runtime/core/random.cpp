@@ -6,14 +6,6 @@
 namespace annulus {
 namespace {
 
-/// Finaliser of SplitMix64 (Steele et al. 2014): every input bit moves every output bit.
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9E3779B97F4A7C15;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
-  return x ^ (x >> 31);
-}
-
 PhiloxCounter draw(PhiloxKey key, std::uint64_t index) {
   return philox({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), 0, 0}, key);
 }
@@ -23,12 +15,7 @@ PhiloxCounter draw(PhiloxKey key, std::uint64_t index) {
 std::uint64_t stream_id(std::string_view name) {
   std::uint64_t hash = 0xCBF29CE484222325;  // FNV-1a
   for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3;
-  return mix(hash);
-}
-
-PhiloxKey stream_key(std::uint64_t seed, std::uint64_t stream, std::uint64_t step) {
-  const std::uint64_t key = mix(mix(mix(seed) ^ stream) ^ step);
-  return {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)};
+  return mix_bits(hash);
 }
 
 PhiloxKey stream_key(std::uint64_t seed, std::string_view name, std::uint64_t step) {

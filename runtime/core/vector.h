@@ -17,11 +17,11 @@ namespace annulus {
 
 /// Bytes of the processor's widest vectors, of those that this is compiled for.
 #if defined(__AVX512F__)
-inline constexpr std::size_t kVectorBytes = 64;
+inline constexpr std::size_t kNativeVectorBytes = 64;
 #elif defined(__AVX__)
-inline constexpr std::size_t kVectorBytes = 32;
+inline constexpr std::size_t kNativeVectorBytes = 32;
 #else
-inline constexpr std::size_t kVectorBytes = 16;
+inline constexpr std::size_t kNativeVectorBytes = 16;
 #endif
 
 namespace vector_detail {
@@ -35,12 +35,12 @@ struct VectorOf {
 
 /// Numbers that are computed with together, by the ordinary operators, which compilers translate one by one into the
 /// processor's: nothing hangs on a loop being recognised. `mask ? a : b` chooses lane by lane.
-template <class T, std::size_t Bytes = kVectorBytes>
+template <class T, std::size_t Bytes = kNativeVectorBytes>
 using Vector = typename vector_detail::VectorOf<T, Bytes>::Type;
 
 /// Numbers in a vector of T.
 template <class T>
-inline constexpr std::int64_t kLanes = kVectorBytes / sizeof(T);
+inline constexpr std::int64_t kLanes = kNativeVectorBytes / sizeof(T);
 
 template <class T>
 concept VectorType = requires(T x) {
@@ -96,7 +96,8 @@ void store_part(T* to, Vector<T> value, std::int64_t count) {
   std::memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(T));
 }
 
-/// Stores past the caches, to an address that is a multiple of kVectorBytes. Behind the last one: `end_streaming`.
+/// Stores past the caches, to an address that is a multiple of kNativeVectorBytes. Behind the last one:
+/// `end_streaming`.
 template <class T>
 void stream(T* to, Vector<T> value) {
 #if defined(__AVX512F__)
@@ -112,6 +113,18 @@ void stream(T* to, Vector<T> value) {
 inline void end_streaming() {
 #ifdef __SSE2__
   _mm_sfence();
+#endif
+}
+
+/// The products of the low halves of 64-bit numbers.
+inline Vector<std::uint64_t> low_product(Vector<std::uint64_t> a, Vector<std::uint64_t> b) {
+#if defined(__AVX512F__)
+  return Vector<std::uint64_t>(_mm512_maskz_mul_epu32(0xFF, __m512i(a), __m512i(b)));
+#elif defined(__AVX2__)
+  return Vector<std::uint64_t>(_mm256_mul_epu32(__m256i(a), __m256i(b)));
+#else
+  constexpr std::uint64_t kLow = 0xFFFFFFFF;
+  return (a & kLow) * (b & kLow);
 #endif
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/cpu/keep_mask.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
+#include "runtime/cpu/vector_loops.h"
 
 namespace annulus {
 
@@ -23,8 +24,8 @@ void run(const Dropout& op, const KernelArguments& arguments) {
           keep_factors(rule, counter, 2, static_cast<std::uint32_t>(op.column_offset() + first), 1, size, factors);
           const T* from = x.as<T>() + row * columns + first;
           T* to = y.as<T>() + row * columns + first;
-#pragma omp simd
-          for (std::int64_t j = 0; j < size; ++j) to[j] = from[j] * factors[j];
+          transform(
+              to, size, [](Vector<T> a, Vector<T> b) { return a * b; }, from, factors);
         }
       }
     });

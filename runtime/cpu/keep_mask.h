@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "runtime/core/random.h"
+#include "runtime/core/vector.h"
 
 namespace annulus {
 
@@ -25,15 +28,27 @@ void philox_words(PhiloxKey key, PhiloxCounter fixed, int field, std::uint32_t f
 template <class T>
 void keep_factors(const DropoutRule& rule, PhiloxCounter fixed, int field, std::uint32_t first, std::uint32_t stride,
                   std::int64_t count, T* factors) {
+  using Bits = typename ValueTraits<T>::Bits;
   constexpr std::int64_t kChunk = 256;
   std::uint32_t words[kChunk];
+  const auto kept = static_cast<T>(1 / (1 - rule.rate));
   const std::uint64_t threshold = rule.threshold();
-  const T kept = static_cast<T>(1 / (1 - rule.rate));
+  const bool all_dropped = threshold > std::numeric_limits<std::uint32_t>::max();
+  const auto factor = [=](Vector<Bits> bits) {
+    return bits >= static_cast<Bits>(threshold) ? Vector<T>{} + (all_dropped ? T(0) : kept) : Vector<T>{};
+  };
   for (std::int64_t begin = 0; begin < count; begin += kChunk) {
-    const std::int64_t size = begin + kChunk < count ? kChunk : count - begin;
+    const std::int64_t size = std::min(kChunk, count - begin);
     philox_words(rule.key, fixed, field, first + static_cast<std::uint32_t>(begin) * stride, stride, size, words);
-#pragma omp simd
-    for (std::int64_t i = 0; i < size; ++i) factors[begin + i] = words[i] >= threshold ? kept : T(0);
+    for (std::int64_t i = 0; i < size; i += kLanes<T>) {
+      const auto drawn = load_as<Vector<std::uint32_t, kLanes<T> * sizeof(std::uint32_t)>>(words + i);
+      const Vector<T> factors_here = factor(__builtin_convertvector(drawn, Vector<Bits>));
+      if (size - i >= kLanes<T>) {
+        store(factors + begin + i, factors_here);
+      } else {
+        store_part(factors + begin + i, factors_here, size - i);
+      }
+    }
   }
 }
 

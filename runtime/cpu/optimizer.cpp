@@ -15,7 +15,7 @@ std::int64_t blocks_of(std::int64_t count) { return (count + kBlock - 1) / kBloc
 /// kLanes<double> numbers.
 Vector<double> load_doubles(const double* from) { return load(from); }
 Vector<double> load_doubles(const float* from) {
-  return __builtin_convertvector((load_as<Vector<float, kVectorBytes / 2>>(from)), Vector<double>);
+  return __builtin_convertvector((load_as<Vector<float, kNativeVectorBytes / 2>>(from)), Vector<double>);
 }
 
 template <class T>

@@ -33,7 +33,8 @@ void transform(Stores stores, T* to, std::int64_t count, const Function& functio
     i += size;
   };
   if (stores == Stores::streamed) {
-    const auto behind = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % kVectorBytes / sizeof(T));
+    const auto behind =
+        static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % kNativeVectorBytes / sizeof(T));
     if (behind > 0) part(std::min(count, kLanes<T> - behind));
     for (; i + kLanes<T> <= count; i += kLanes<T>) {
       (prefetch_ahead(from + i), ...);
