@@ -2,6 +2,7 @@
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
+#include "runtime/cpu/zero.h"
 
 namespace annulus {
 namespace {
@@ -22,11 +23,6 @@ void embed(const std::int32_t* ids, const T* table, T* y, std::int64_t rows, std
   });
 }
 
-template <class T>
-void set_zero(T* y, std::int64_t count) {
-  parallel_ranges(count, 16384, [=](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, T(0)); });
-}
-
 /// Each thread owns columns of the table and goes through all rows in order: the same id may occur many times.
 template <class T>
 void add_rows(const std::int32_t* ids, const T* dy, T* dtable, std::int64_t rows, std::int64_t table_rows,
@@ -37,8 +33,8 @@ void add_rows(const std::int32_t* ids, const T* dy, T* dtable, std::int64_t rows
       if (id < 0 || id >= table_rows) continue;
       const T* from = dy + row * width;
       T* to = dtable + id * width;
-#pragma omp simd
-      for (std::int64_t j = begin; j < end; ++j) to[j] += from[j];
+      transform(
+          to + begin, end - begin, [](Vector<T> sum, Vector<T> x) { return sum + x; }, to + begin, from + begin);
     }
   });
 }
@@ -56,7 +52,7 @@ void run(const Embed& op, const KernelArguments& arguments) {
 void run(const EmbedGrad& op, const KernelArguments& arguments) {
   const Tensor &ids = arguments.inputs[0], &dy = arguments.inputs[2], &dtable = arguments.outputs[0];
   dispatch_float(dtable.dtype, [&]<class T>(T) {
-    if (op.target() == EmbedGrad::Target::fresh) set_zero(dtable.as<T>(), dtable.elements());
+    if (op.target() == EmbedGrad::Target::fresh) set_to_zero(dtable.as<T>(), dtable.elements());
     add_rows(ids.as<std::int32_t>(), dy.as<T>(), dtable.as<T>(), ids.elements(), dtable.shape.rows(),
              dtable.shape.columns(), op.offset());
   });
