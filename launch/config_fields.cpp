@@ -115,6 +115,12 @@ ConfigSection optimizer_section() {
                   {"", "Of matrices and embeddings; biases and norms have none."});
   optimizer.field("clip_norm", &C::clip_norm, at_least(0),
                   {"", "Gradients are scaled down to this global norm. 0: never."});
+  optimizer.choice<OptimizerSharding>("sharding", &C::sharding,
+                                      {{"none", OptimizerSharding::none}, {"zero1", OptimizerSharding::zero1}},
+                                      {"",
+                                       "Who updates a weight that all ranks of dp x cp hold: each of them, or (ZeRO "
+                                       "stage 1) the one that owns this part of "
+                                       "the optimizer's state. Where dp x cp = 1 there is nothing to share."});
   return optimizer.section();
 }
 
@@ -166,8 +172,9 @@ ConfigSection communication_section() {
   communication.choice<Progress>(
       "progress", &C::progress, {{"thread", Progress::thread}, {"poll", Progress::poll}},
       {"", "Who moves transfers on while a rank computes: a thread of its own, or polls between blocks."});
-  communication.field("bucket_bytes", &C::bucket_bytes, kCount,
-                      {"bytes", "Gradients are reduced over dp and cp in buckets of about this size."});
+  communication.field(
+      "bucket_bytes", &C::bucket_bytes, kCount,
+      {"bytes", "Gradients are reduced over dp and cp, and updated weights gathered, in buckets of about this size."});
   return communication.section();
 }
 

@@ -59,6 +59,7 @@ StepOptions step_options_of(const RunConfig& config) {
   options.clip_norm = config.optimizer.clip_norm;
   options.optimizer = {config.optimizer.beta1, config.optimizer.beta2, config.optimizer.epsilon,
                        config.optimizer.weight_decay};
+  options.optimizer_sharding = config.optimizer.sharding;
   return options;
 }
 

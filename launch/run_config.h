@@ -9,6 +9,7 @@
 
 #include "model/config.h"
 #include "parallel/layout.h"
+#include "parallel/sharded_optimizer.h"
 #include "runtime/core/dtype.h"
 #include "runtime/execute/lanes.h"
 #include "runtime/training/schedule.h"
@@ -41,6 +42,7 @@ struct OptimizerConfig {
   Decay schedule = Decay::cosine;
   std::int64_t warmup_steps = 0, decay_steps = 0;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1, clip_norm = 1;
+  OptimizerSharding sharding = OptimizerSharding::zero1;
 };
 
 struct TrainingConfig {

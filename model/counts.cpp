@@ -7,6 +7,7 @@
 
 #include "model/analytic/communication.h"
 #include "model/analytic/flops.h"
+#include "model/analytic/gradients.h"
 #include "model/analytic/memory.h"
 #include "model/analytic/parameters.h"
 #include "runtime/ops/op_kind.h"
@@ -74,11 +75,12 @@ Counts closed_form_counts(const Symbols& symbols, const MeshAxes& mesh, Tail tai
   counts[kForwardPairs] = pairs.forward;
   counts[kBackwardPairs] = pairs.backward;
   counts[kWeightBytes] = counts[kParameters] * symbols.p;
-  if (tail == Tail::update) counts[kMomentBytes] = counts[kParameters] * symbols.p_optimizer;
+  if (tail == Tail::update) counts[kMomentBytes] = optimizer_elements_on_rank(symbols) * symbols.p_optimizer;
   if (symbols.m > 1) counts[kGradientBytes] = counts[kParameters] * symbols.p_gradient;
   counts[kActivations] = total_bytes(activation_items(symbols));
   std::set<std::string> unclaimed;
   for (const CommunicationItem& item : communication_items(symbols)) {
+    if (item.role == CommunicationRole::weights && tail != Tail::update) continue;
     counts[payload_of(item.kind, item.axes)] += item.payload_bytes;
     counts[calls_of(item.kind, item.axes)] += item.calls.value_or(0);
     if (!item.calls) unclaimed.insert(calls_of(item.kind, item.axes));
@@ -91,17 +93,12 @@ Counts program_counts(const TrainStep& step) {
   const Program& program = step.program;
   Counts counts;
   for (const Parameter& parameter : step.parameters) {
-    const auto bytes_in = [&](const std::map<ValueId, ValueId>& values) {
-      const auto found = values.find(parameter.value);
-      return found == values.end() ? 0 : program.type(found->second).bytes();
-    };
     counts[kParameters] += program.type(parameter.value).shape.elements();
     counts[kWeightBytes] += program.type(parameter.value).bytes();
-    counts[kMomentBytes] += bytes_in(step.first_moments) + bytes_in(step.second_moments);
     const ValueId accumulator = program.find_leaf(accumulator_name(parameter.name));
     if (accumulator != kNoValue) counts[kGradientBytes] += program.type(accumulator).bytes();
   }
-  if (step.first_moments.empty()) counts.erase(kMomentBytes);  // a step without an update
+  for (const ValueId moment : step.moments) counts[kMomentBytes] += program.type(moment).bytes();
   double products = 0;
   for (const Op& op : program.ops()) {
     const int repeat = program.segments()[static_cast<std::size_t>(op.segment)].repeat;

@@ -1,5 +1,7 @@
 #include "model/step_runner.h"
 
+#include <algorithm>
+
 namespace annulus {
 
 void write_floats(Executor& executor, ValueId id, std::span<const double> values) {
@@ -42,10 +44,10 @@ void StepRunner::initialize() {
   for (const Parameter& parameter : step_.parameters)
     write_floats(executor_, parameter.value,
                  initial_values(mesh(), parameter, step_.program.type(parameter.value), options_.seed));
-  for (const auto* moments : {&step_.first_moments, &step_.second_moments})
-    for (const auto& [parameter, moment] : *moments)
-      write_floats(executor_, moment,
-                   std::vector<double>(static_cast<std::size_t>(step_.program.type(moment).shape.elements())));
+  for (const auto& [name, leaf] : step_.program.leaves())
+    if (step_.program.value(leaf).role == Role::state)
+      write_floats(executor_, leaf,
+                   std::vector<double>(static_cast<std::size_t>(step_.program.type(leaf).shape.elements())));
 }
 
 void StepRunner::load(const Parameter& parameter, const std::byte* whole) {
@@ -85,8 +87,24 @@ StepSummary StepRunner::summary() const {
   return {values[1], values[2], values[3]};
 }
 
+StepRunner::Owned StepRunner::find_owned(const Parameter& parameter) const {
+  const auto whole = step_.gradients.find(parameter.value);
+  if (whole != step_.gradients.end())
+    return {{0, step_.program.type(parameter.value).shape.elements(), 0}, whole->second};
+  for (const OptimizerBucket& bucket : step_.buckets)
+    if (std::find(bucket.parameters.begin(), bucket.parameters.end(), parameter.value) != bucket.parameters.end())
+      return {owned_range(step_.program, bucket, parameter.value), bucket.gradient};
+  throw InternalError(parameter.name + " has no gradient");
+}
+
+OwnedRange StepRunner::owned(const Parameter& parameter) const { return find_owned(parameter).range; }
+
 std::vector<double> StepRunner::gradient(const Parameter& parameter) const {
-  std::vector<double> values = read_floats(executor_, step_.gradients.at(parameter.value));
+  const auto [range, gradient] = find_owned(parameter);
+  if (range.count == 0) return {};
+  const std::vector<double> part = read_floats(executor_, gradient);
+  const auto begin = part.begin() + range.in_part;
+  std::vector<double> values(begin, begin + range.count);
   const double weights = summary().loss_weights;
   for (double& value : values) value /= weights;
   return values;

@@ -35,7 +35,7 @@ class StepRunner {
   const MeshAxes& mesh() const { return step_.program.mesh(); }
   const StepOptions& options() const { return options_; }
 
-  /// Fills weights from the seed, moments with zeros.
+  /// Fills weights from the seed, accumulators and moments with zeros.
   void initialize();
   /// This rank's shard of a parameter, taken from or put into the whole unpadded value (elements of the step's dtype).
   void load(const Parameter& parameter, const std::byte* whole);
@@ -44,10 +44,18 @@ class StepRunner {
   const StepTrace& run(std::int64_t step_number, const StepHyper& hyper, const SequenceReader& read,
                        Overlap overlap = Overlap::on);
   StepSummary summary() const;
-  /// This rank's shard of the mean gradient of the last step, as f64; for steps recorded with Tail::gradients.
+  /// Of this rank's shard of the parameter, row-major, the elements whose summed gradient it has: all of them, unless
+  /// the optimizer is sharded.
+  OwnedRange owned(const Parameter& parameter) const;
+  /// Their mean gradient of the last step, as f64; for steps recorded with Tail::gradients.
   std::vector<double> gradient(const Parameter& parameter) const;
 
  private:
+  struct Owned {
+    OwnedRange range;
+    ValueId gradient = kNoValue;  ///< that has the range
+  };
+  Owned find_owned(const Parameter& parameter) const;
   void bind(int micro_batch, std::int64_t step_number, const SequenceReader& read);
 
   StepOptions options_;

@@ -38,8 +38,11 @@ class StepRecorder {
     program_.begin_segment("last_body", 1);
     auto [gradients, sums] =
         options_.micro_batches > 1 ? backward_accumulated(accumulators, sums_accumulator) : backward();
-    gradients = reduce_gradients(program_, gradients, options_.bucket_bytes);
-    TrainStep step{Program(program_.mesh()), {}, gradients, {}, {}, {}, kNoValue, kNoValue};
+    TrainStep step(program_.mesh());
+    if (sharded())
+      step.buckets = scatter_gradients(program_, gradients, decayed(), options_.bucket_bytes);
+    else
+      step.gradients = reduce_gradients(program_, gradients, options_.bucket_bytes);
     record_tail(step, sums, tail);
     finish();
     step.program = std::move(program_);
@@ -49,6 +52,17 @@ class StepRecorder {
   }
 
  private:
+  bool sharded() const {
+    return options_.optimizer_sharding == OptimizerSharding::zero1 && program_.mesh().size(mesh_axis::kData) > 1;
+  }
+
+  std::set<ValueId> decayed() const {
+    std::set<ValueId> parameters;
+    for (const Parameter& parameter : parameters_.all())
+      if (parameter.decay == WeightDecay::on) parameters.insert(parameter.value);
+    return parameters;
+  }
+
   struct Backward {
     Gradients gradients;
     ValueId sums;
@@ -115,22 +129,34 @@ class StepRecorder {
     program_.begin_segment("tail", 1);
     program_.set_phase(Phase::update);
     program_.set_scope("norm");
-    const ValueId squares = global_sum_squares(program_, step.gradients);
+    std::vector<ValueId> gradients;
+    for (const auto& [parameter, gradient] : step.gradients) gradients.push_back(gradient);
+    for (const OptimizerBucket& bucket : step.buckets) gradients.push_back(bucket.gradient);
+    const ValueId squares = global_sum_squares(program_, gradients);
     const ValueId total = recorder_.all_reduce(sums, mesh_axis::kData);
     step.summary = program_.emit_one(std::make_shared<Clip>(options_.clip_norm), {squares, total});
     program_.keep(step.summary);
     if (tail == Tail::gradients) {
-      for (const auto& [parameter, gradient] : step.gradients) program_.keep(gradient);
+      for (ValueId gradient : gradients) program_.keep(gradient);
       return;
     }
     program_.set_scope("optimizer");
     step.hyper = program_.leaf("inputs.hyper", Role::input, DType::f64, {4});
+    for (OptimizerBucket& bucket : step.buckets) {
+      update_bucket(program_, bucket, options_.optimizer, step.summary, step.hyper);
+      step.moments.insert(step.moments.end(), {bucket.first_moment, bucket.second_moment});
+    }
+    if (step.buckets.empty()) update_parameters(step);
+  }
+
+  void update_parameters(TrainStep& step) {
     for (const Parameter& parameter : parameters_.all()) {
       AdamW::Options options = options_.optimizer;
       if (parameter.decay == WeightDecay::off) options.weight_decay = 0;
       const ValueType type = program_.type(parameter.value);
-      const ValueId first = step.first_moments[parameter.value] = state("first_moment." + parameter.name, type);
-      const ValueId second = step.second_moments[parameter.value] = state("second_moment." + parameter.name, type);
+      const ValueId first = state("first_moment." + parameter.name, type);
+      const ValueId second = state("second_moment." + parameter.name, type);
+      step.moments.insert(step.moments.end(), {first, second});
       program_.emit(std::make_shared<AdamW>(options),
                     {parameter.value, step.gradients.at(parameter.value), first, second, step.summary, step.hyper});
     }

@@ -4,6 +4,7 @@
 
 #include "model/decoder.h"
 #include "parallel/layout.h"
+#include "parallel/sharded_optimizer.h"
 #include "runtime/ops/optimizer.h"
 
 namespace annulus {
@@ -21,6 +22,7 @@ struct StepOptions {
   std::uint64_t seed = 0;
   double clip_norm = 1;
   AdamW::Options optimizer;  ///< its weight decay holds for matrices; vectors do not decay
+  OptimizerSharding optimizer_sharding = OptimizerSharding::zero1;  ///< where dp x cp is more than one rank
 };
 
 /// What a step does behind the backward.
@@ -34,10 +36,14 @@ std::string accumulator_name(const std::string& parameter);
 
 /// A recorded step: micro-batches, gradient reductions, tail. Expanded, scheduled, ready for an executor.
 struct TrainStep {
+  explicit TrainStep(const MeshAxes& mesh) : program(mesh) {}
+
   Program program;
   std::vector<Parameter> parameters;
-  std::map<ValueId, ValueId> gradients;  ///< reduced and unnormalised, by parameter
-  std::map<ValueId, ValueId> first_moments, second_moments;
+  std::map<ValueId, ValueId>
+      gradients;  ///< reduced and unnormalised, by parameter; none where the optimizer is sharded
+  std::vector<OptimizerBucket> buckets;  ///< with their parts of the gradients, where it is
+  std::vector<ValueId> moments;          ///< of each parameter, or bucket: the first, the second
   BatchInputs inputs;
   ValueId hyper = kNoValue;    ///< f64 [4], input: see AdamW
   ValueId summary = kNoValue;  ///< f64 [4]: see Clip

@@ -47,14 +47,15 @@ Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runne
   for (const Parameter& parameter : runner.step().parameters) {
     ValueType type = runner.step().program.type(parameter.value);
     type.dtype = DType::f64;
-    const std::vector<double> local = runner.gradient(parameter);
-    std::vector<double> expected(local.size());
+    const std::vector<double> owned = runner.gradient(parameter);
+    std::vector<double> expected(static_cast<std::size_t>(type.shape.elements()));
     take_shard(runner.mesh(), parameter, type,
                reinterpret_cast<const std::byte*>(reference.gradients.at(parameter.name).data()),
                reinterpret_cast<std::byte*>(expected.data()));
     double largest = 0;
-    for (std::size_t i = 0; i < local.size(); ++i) {
-      const double error = std::abs(local[i] - expected[i]) / reference.largest_gradient;
+    const auto first = static_cast<std::size_t>(runner.owned(parameter).first);
+    for (std::size_t i = 0; i < owned.size(); ++i) {
+      const double error = std::abs(owned[i] - expected[first + i]) / reference.largest_gradient;
       if (!(error <= largest)) largest = std::isnan(error) ? INFINITY : error;
     }
     deviation.by_parameter.push_back(largest);

@@ -34,7 +34,7 @@ StepOptions one_rank_options(const StepOptions& options, int dp);
 ReferenceStep take_reference_step(const StepOptions& options, Device& device, std::int64_t step_number,
                                   const SequenceReader& read);
 
-/// Compares this rank's shards after a step recorded with Tail::gradients.
+/// Compares what this rank has of the gradients after a step recorded with Tail::gradients.
 Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runner);
 
 /// Random tokens of the vocabulary, and loss weights of which some are 0: a function of the seed alone.

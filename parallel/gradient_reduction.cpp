@@ -1,6 +1,6 @@
 #include "parallel/gradient_reduction.h"
 
-#include <functional>
+#include <utility>
 
 #include "runtime/ops/op_table.h"
 
@@ -25,54 +25,6 @@ void follow(Program& program, const std::map<ValueId, ValueId>& gradients,
   program.set_scope(scope);
 }
 
-struct Bucket {
-  std::vector<ValueId> parameters;
-  std::int64_t bytes = 0;
-};
-
-class BucketReducer {
- public:
-  BucketReducer(Program& program, std::map<ValueId, ValueId> gradients, std::int64_t bucket_bytes)
-      : program_(program), gradients_(std::move(gradients)), bucket_bytes_(bucket_bytes) {}
-
-  std::map<ValueId, ValueId> run() {
-    const std::map<ValueId, ValueId> raw = gradients_;
-    follow(program_, raw, [&](ValueId parameter) { take(parameter); });
-    for (auto& [axes, bucket] : buckets_) flush(axes, bucket);
-    return gradients_;
-  }
-
- private:
-  void take(ValueId parameter) {
-    const ValueType& type = program_.type(gradients_.at(parameter));
-    const AxisSet axes = partial_axes(program_.mesh(), type);
-    if (axes.empty()) return;
-    Bucket& bucket = buckets_[axes];
-    bucket.parameters.push_back(parameter);
-    bucket.bytes += type.bytes();
-    if (bucket.bytes >= bucket_bytes_) flush(axes, bucket);
-  }
-
-  void flush(AxisSet axes, Bucket& bucket) {
-    if (bucket.parameters.empty()) return;
-    std::vector<ValueId> values;
-    for (ValueId parameter : bucket.parameters) values.push_back(gradients_.at(parameter));
-    const std::string scope = program_.scope();
-    program_.set_phase(Phase::reduction);  // the next op that is put back sets its own
-    program_.set_scope("gradients");
-    const auto reduced = program_.emit(
-        std::make_shared<AllReduce>(axes, Reduction::sum, AllReduce::Storage::in_place, values.size()), values);
-    program_.set_scope(scope);
-    for (std::size_t i = 0; i < reduced.size(); ++i) gradients_[bucket.parameters[i]] = reduced[i];
-    bucket = {};
-  }
-
-  Program& program_;
-  std::map<ValueId, ValueId> gradients_;
-  std::int64_t bucket_bytes_;
-  std::map<AxisSet, Bucket> buckets_;
-};
-
 }  // namespace
 
 std::map<ValueId, ValueId> accumulate_gradients(Program& program, const std::map<ValueId, ValueId>& gradients,
@@ -85,14 +37,55 @@ std::map<ValueId, ValueId> accumulate_gradients(Program& program, const std::map
   return sums;
 }
 
-std::map<ValueId, ValueId> reduce_gradients(Program& program, const std::map<ValueId, ValueId>& gradients,
-                                            std::int64_t bucket_bytes) {
-  return BucketReducer(program, gradients, bucket_bytes).run();
+void in_buckets(Program& program, const std::map<ValueId, ValueId>& gradients,
+                const std::function<GradientClass(ValueId parameter)>& class_of,
+                const std::function<bool(const GradientClass&, const GradientBucket&)>& is_full,
+                const std::function<void(const GradientClass&, const GradientBucket&)>& record) {
+  std::map<GradientClass, GradientBucket> open;
+  const auto close = [&](const GradientClass& which, GradientBucket& bucket) {
+    if (bucket.parameters.empty()) return;
+    const std::string scope = program.scope();
+    program.set_phase(Phase::reduction);  // the next op that is put back sets its own
+    program.set_scope("gradients");
+    record(which, std::exchange(bucket, {}));
+    program.set_scope(scope);
+  };
+  follow(program, gradients, [&](ValueId parameter) {
+    const GradientClass which = class_of(parameter);
+    if (which.reduced.empty()) return;
+    GradientBucket& bucket = open[which];
+    const ValueType& type = program.type(gradients.at(parameter));
+    bucket.parameters.push_back(parameter);
+    bucket.elements += type.shape.elements();
+    bucket.bytes += type.bytes();
+    if (is_full(which, bucket)) close(which, bucket);
+  });
+  for (auto& [which, bucket] : open) close(which, bucket);
 }
 
-ValueId global_sum_squares(Program& program, const std::map<ValueId, ValueId>& gradients) {
+std::map<ValueId, ValueId> reduce_gradients(Program& program, const std::map<ValueId, ValueId>& gradients,
+                                            std::int64_t bucket_bytes) {
+  std::map<ValueId, ValueId> reduced = gradients;
+  in_buckets(
+      program, gradients,
+      [&](ValueId parameter) {
+        return GradientClass{partial_axes(program.mesh(), program.type(gradients.at(parameter))), {}};
+      },
+      [&](const GradientClass&, const GradientBucket& bucket) { return bucket.bytes >= bucket_bytes; },
+      [&](const GradientClass& which, const GradientBucket& bucket) {
+        std::vector<ValueId> values;
+        for (ValueId parameter : bucket.parameters) values.push_back(gradients.at(parameter));
+        const auto sums = program.emit(
+            std::make_shared<AllReduce>(which.reduced, Reduction::sum, AllReduce::Storage::in_place, values.size()),
+            values);
+        for (std::size_t i = 0; i < sums.size(); ++i) reduced[bucket.parameters[i]] = sums[i];
+      });
+  return reduced;
+}
+
+ValueId global_sum_squares(Program& program, std::span<const ValueId> gradients) {
   std::map<AxisSet, ValueId> classes;
-  for (const auto& [parameter, gradient] : gradients) {
+  for (ValueId gradient : gradients) {
     const ValueId squares = program.emit_one(std::make_shared<SumSquares>(), {gradient});
     const auto [at, is_new] = classes.try_emplace(partial_axes(program.mesh(), program.type(squares)), squares);
     if (!is_new) at->second = program.emit_one(std::make_shared<Add>(), {at->second, squares});

@@ -321,7 +321,10 @@ struct OpTable {
     const Shape shape{draw.size(20), draw.size(20)};
     return {{"", {constant(shape), constant(shape)}, plain<Accumulate>()}};
   }
-  std::vector<OpCase> cases(const Zero*) { return {{"", {constant({draw.size(20), draw.size(20)})}, plain<Zero>()}}; }
+  std::vector<OpCase> cases(const Zero*) {
+    return {{"in place", {constant({draw.size(20), draw.size(20)})}, plain<Zero>()},
+            {"fresh", {constant({draw.size(20), draw.size(20)})}, plain<Zero>(AxisSet())}};
+  }
   /// Of one part here; over axes it is tried with the collectives.
   std::vector<OpCase> cases(const Slice*) {
     const Shape shape{draw.size(20), draw.size(20)};

@@ -1,9 +1,8 @@
 #include "model/analytic/communication.h"
 
-#include <array>
 #include <utility>
 
-#include "model/analytic/parameters.h"
+#include "model/analytic/gradients.h"
 #include "runtime/core/error.h"
 #include "runtime/simulate/collective_cost.h"
 
@@ -15,35 +14,15 @@ using enum StepPhase;
 
 constexpr std::int64_t kScalarBytes = 8;  // sums over a whole step are f64, whatever the activations
 
-enum class TpPart : std::uint8_t { none, tk, tr, all };
-
-struct Axes {
-  std::string name;  // empty where no axis has more than one rank
-  int size = 1;
-};
-
-Axes axes_of(const Symbols& s, std::int64_t dp, std::int64_t cp, TpPart part) {
-  const std::int64_t tp = part == TpPart::none ? 1 : part == TpPart::tk ? s.tk() : part == TpPart::tr ? s.tr() : s.T;
-  const char* tp_name = tp == s.T ? "tp" : part == TpPart::tk ? "tk" : "tr";
-  Axes axes;
-  for (const auto& [name, size] :
-       std::array<std::pair<const char*, std::int64_t>, 3>{{{"dp", dp}, {"cp", cp}, {tp_name, tp}}}) {
-    if (size == 1) continue;
-    axes.name += (axes.name.empty() ? "" : "+") + std::string(name);
-    axes.size *= static_cast<int>(size);
-  }
-  return axes;
-}
-
 /// Collects items, and leaves out what one rank does alone.
 class Items {
  public:
-  void add(CommunicationRole role, StepPhase phase, CollectiveKind kind, const Axes& axes, std::int64_t calls,
+  void add(CommunicationRole role, StepPhase phase, CollectiveKind kind, const GroupAxes& axes, std::int64_t calls,
            std::int64_t bytes_per_call) {
     if (axes.size == 1 || calls == 0) return;
     items_.push_back({role, phase, kind, axes.name, axes.size, calls, calls * bytes_per_call});
   }
-  void add_in_buckets(CommunicationRole role, CollectiveKind kind, const Axes& axes, std::int64_t bytes) {
+  void add_in_buckets(CommunicationRole role, CollectiveKind kind, const GroupAxes& axes, std::int64_t bytes) {
     if (axes.size == 1 || bytes == 0) return;
     items_.push_back({role, tail, kind, axes.name, axes.size, std::nullopt, bytes});
   }
@@ -54,7 +33,7 @@ class Items {
 };
 
 void add_tensor_parallel(const Symbols& s, Items& items) {
-  const Axes tp = axes_of(s, 1, 1, TpPart::all);
+  const GroupAxes tp = group_axes(s, 1, 1, TpPart::all);
   const std::int64_t rows_bytes = s.p * s.b() * s.D;
   const std::int64_t sublayers = s.norms * s.L * s.m;
   const std::int64_t replayed = s.recompute == Recompute::full ? (s.norms - 1) * s.L * s.m : 0;
@@ -87,7 +66,7 @@ void add_tensor_parallel(const Symbols& s, Items& items) {
 }
 
 void add_ring(const Symbols& s, Items& items) {
-  const Axes cp = axes_of(s, 1, s.R, TpPart::none);
+  const GroupAxes cp = group_axes(s, 1, s.R, TpPart::none);
   const std::int64_t elements = 2 * s.b() * s.local_kv_heads() * s.H;
   const std::int64_t hops = (s.R - 1) * s.L * s.m;
   const std::int64_t backward_passes = s.recompute == Recompute::full ? 2 : 1;
@@ -97,28 +76,31 @@ void add_ring(const Symbols& s, Items& items) {
 }
 
 void add_gradients(const Symbols& s, Items& items) {
-  // By the axes over which a parameter's gradient is partial; parameters that share them share buckets.
-  const TpPart replicated = s.sequence_parallel ? TpPart::all : TpPart::none;
-  std::map<std::string, std::pair<Axes, std::int64_t>> bytes;
-  for (const ParameterItem& item : parameter_items(s)) {
-    const TpPart part = item.split == ParameterSplit::kv           ? TpPart::tr
-                        : item.split == ParameterSplit::replicated ? replicated
-                                                                   : TpPart::none;
-    const Axes axes = axes_of(s, s.W, s.R, part);
-    auto& [found, sum] = bytes[axes.name];
-    found = axes;
-    sum += s.p_gradient * elements_on_rank(item, s);
-  }
-  for (const auto& [name, entry] : bytes) {
-    items.add_in_buckets(gradients, CollectiveKind::all_reduce, entry.first, entry.second);
+  for (const GradientGroup& group : gradient_groups(s)) {
+    if (!s.shards_optimizer()) {
+      items.add_in_buckets(gradients, CollectiveKind::all_reduce, group.reduced, s.p_gradient * group.elements);
+      continue;
+    }
+    const std::int64_t elements = group.part() * group.reduced.size;
+    items.add_in_buckets(gradients, CollectiveKind::reduce_scatter, group.reduced, s.p_gradient * elements);
+    items.add_in_buckets(weights, CollectiveKind::all_gather, group.reduced, s.p * elements);
   }
 }
 
+/// Squares are summed over the ranks that have different gradients.
 void add_scalars(const Symbols& s, Items& items) {
   constexpr auto kKind = CollectiveKind::all_reduce;
-  items.add(gradient_norm, tail, kKind, axes_of(s, 1, 1, TpPart::all), 1, kScalarBytes);
-  if (s.tr() > 1) items.add(gradient_norm, tail, kKind, axes_of(s, 1, 1, TpPart::tk), 1, kScalarBytes);
-  items.add(loss_sums, tail, kKind, axes_of(s, s.W, s.R, TpPart::none), 1, 2 * kScalarBytes);
+  const auto add_norm = [&](std::int64_t dp, std::int64_t cp, TpPart part) {
+    items.add(gradient_norm, tail, kKind, group_axes(s, dp, cp, part), 1, kScalarBytes);
+  };
+  if (s.shards_optimizer()) {
+    add_norm(s.W, s.R, TpPart::all);
+    if (s.T > 1 && !s.sequence_parallel) add_norm(s.W, s.R, TpPart::none);  // what tp replicates
+  } else {
+    add_norm(1, 1, TpPart::all);
+    if (s.tr() > 1) add_norm(1, 1, TpPart::tk);
+  }
+  items.add(loss_sums, tail, kKind, group_axes(s, s.W, s.R, TpPart::none), 1, 2 * kScalarBytes);
 }
 
 }  // namespace
@@ -153,6 +135,8 @@ std::string_view name_of(CommunicationRole role) {
       return "ring: dK and dV";
     case gradients:
       return "gradients";
+    case weights:
+      return "updated weights";
     case gradient_norm:
       return "gradient norm";
     case loss_sums:
@@ -171,7 +155,7 @@ std::vector<CommunicationItem> communication_items(const Symbols& symbols) {
   Items items;
   add_tensor_parallel(symbols, items);
   constexpr std::int64_t kLossStatistics = 3;
-  items.add(loss_statistics, forward, CollectiveKind::all_reduce, axes_of(symbols, 1, 1, TpPart::all),
+  items.add(loss_statistics, forward, CollectiveKind::all_reduce, group_axes(symbols, 1, 1, TpPart::all),
             kLossStatistics * symbols.m, symbols.p_statistic * symbols.b());
   add_ring(symbols, items);
   add_gradients(symbols, items);

@@ -31,6 +31,7 @@ enum class CommunicationRole : std::uint8_t {
   ring_kv,          ///< one message of K and V to the next rank
   ring_kv_gradient,
   gradients,
+  weights,  ///< updated, under ZeRO-1
   gradient_norm,
   loss_sums,  ///< the loss and the sum of loss weights, in one call
 };
@@ -46,7 +47,7 @@ struct CommunicationItem {
   /// of tp appear by name, "tk" or "tr", only where one of them is meant and is not all of tp (grouped queries, G < T).
   std::string axes;
   int group_size = 1;
-  /// None for gradients: they are packed into buckets, whose number the closed form does not claim.
+  /// None for gradients and updated weights: they are packed into buckets, whose number the closed form does not claim.
   std::optional<std::int64_t> calls;
   std::int64_t payload_bytes = 0;  ///< of all calls together; M of collective_cost.h
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "model/analytic/gradients.h"
 #include "model/analytic/parameters.h"
 
 namespace annulus {
@@ -35,14 +36,13 @@ std::int64_t total_bytes(const std::vector<MemoryItem>& items) {
   return sum;
 }
 
-std::vector<MemoryItem> state_items(const Symbols& symbols, std::int64_t optimizer_ranks) {
-  const std::int64_t count = parameters_on_rank(symbols);
-  const auto share = [&](std::int64_t bytes) { return (count * bytes + optimizer_ranks - 1) / optimizer_ranks; };
+std::vector<MemoryItem> state_items(const Symbols& symbols) {
+  const std::int64_t count = parameters_on_rank(symbols), updated = optimizer_elements_on_rank(symbols);
   std::vector<MemoryItem> items;
   add(items, "weights", count * symbols.p);
   add(items, "gradients", count * symbols.p_gradient);
-  add(items, "optimizer moments", share(symbols.p_optimizer));
-  add(items, "master weights", share(symbols.p_master));
+  add(items, "optimizer moments", updated * symbols.p_optimizer);
+  add(items, "master weights", updated * symbols.p_master);
   return items;
 }
 

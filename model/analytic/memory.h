@@ -17,9 +17,8 @@ struct MemoryItem {
 std::int64_t total_bytes(const std::vector<MemoryItem>& items);
 
 /// Weights, accumulated gradients, and the optimizer's moments and master copies of one rank, padding included; those
-/// of the optimizer are split over `optimizer_ranks` (W R under ZeRO-1, else 1). Section 3.1; the notes' (3.4),
-/// corrected.
-std::vector<MemoryItem> state_items(const Symbols& symbols, std::int64_t optimizer_ranks = 1);
+/// of the optimizer are of its part under ZeRO-1. Section 3.1; the notes' (3.4), corrected.
+std::vector<MemoryItem> state_items(const Symbols& symbols);
 
 /// What one layer keeps of one micro-batch from its forward for its backward pass. Under full recomputation, its input
 /// alone. Section 3.2; the notes' (3.5)-(3.8), corrected (errata E-3.5x, E-3.8).

@@ -23,6 +23,7 @@ Symbols symbols_of(const MeshAxes& mesh, const StepOptions& options) {
   s.T = mesh.size(mesh_axis::kTensor);
   s.R = mesh[mesh_axis::cp].size;
   s.W = mesh[mesh_axis::dp].size;
+  s.zero1 = options.optimizer_sharding == OptimizerSharding::zero1;
   s.layout = options.layout;
   s.sequence_parallel = options.sequence_parallel == SequenceParallel::on;
   s.p = s.p_gradient = s.p_travelling = s.p_statistic = bytes;

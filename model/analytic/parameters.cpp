@@ -1,5 +1,7 @@
 #include "model/analytic/parameters.h"
 
+#include <string_view>
+
 #include "runtime/core/error.h"
 
 namespace annulus {
@@ -10,7 +12,8 @@ std::vector<ParameterItem> parameter_items(const Symbols& s) {
   const std::int64_t padded_rows = s.padded_vocabulary() - s.V;
   std::vector<ParameterItem> items;
   const auto add = [&](const char* name, std::int64_t elements, ParameterSplit split, std::int64_t padding = 0) {
-    if (elements > 0) items.push_back({name, elements, padding, split});
+    const bool decays = std::string_view(name).ends_with("weight") || std::string_view(name).ends_with("embedding");
+    if (elements > 0) items.push_back({name, elements, padding, split, decays});
   };
   add("token embedding", s.V * s.D, tp, padded_rows * s.D);
   add("position embedding", s.K * s.D, replicated);

@@ -21,6 +21,7 @@ struct ParameterItem {
   std::int64_t elements = 0;  ///< global, without padding
   std::int64_t padding = 0;   ///< global, of the vocabulary
   ParameterSplit split = ParameterSplit::tp;
+  bool decays = false;  ///< weight decay applies: to matrices and tables
 };
 
 /// Every parameter of the model, by role. Section 1; the notes' 1.1, corrected (errata E-1.1a, E-1.1b).

@@ -57,6 +57,7 @@ struct Symbols {
   std::int64_t W = 1;  ///< data-parallel replicas
   std::int64_t P = 1;  ///< pipeline stages
   RingLayout layout = RingLayout::zigzag;
+  bool zero1 = false;                                         ///< ZeRO-1: optimizer state divided over W R ranks
   bool sequence_parallel = false;                             ///< SP: norms and residuals on rows sharded over tp
   GatheredInput layer_input = GatheredInput::gathered_again;  ///< of QKV and MLP, under SP
   GatheredInput head_input = GatheredInput::kept;             ///< of the head, under SP
@@ -75,6 +76,7 @@ struct Symbols {
 
   // What follows.
   std::int64_t ranks() const { return T * R * W * P; }
+  bool shards_optimizer() const { return zero1 && W * R > 1; }
   std::int64_t n() const { return S / R; }                      ///< tokens of a sequence on one rank
   std::int64_t b() const { return B * n(); }                    ///< tokens of a micro-batch on one rank
   std::int64_t q() const { return sequence_parallel ? T : 1; }  ///< ranks that share a row outside of products

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/analytic/flops.h"
+#include "model/analytic/gradients.h"
 #include "model/analytic/parameters.h"
 
 namespace annulus {
@@ -146,7 +147,7 @@ class Predictor {
   /// instead.
   void add_optimizer() {
     const std::int64_t bytes = s_.p_gradient + 2 * (s_.p_optimizer + s_.p_master) + (s_.p_master > 0 ? 1 : 2) * s_.p;
-    time_.optimizer_seconds = profile_.pass_seconds("adamw", real(parameters_on_rank(s_) * bytes));
+    time_.optimizer_seconds = profile_.pass_seconds("adamw", real(optimizer_elements_on_rank(s_) * bytes));
   }
 
   void add(const CommunicationItem& item) {
@@ -166,14 +167,19 @@ class Predictor {
       case CommunicationRole::head_input_gradient:
       case CommunicationRole::head_input_again:
         return calls * std::max(0.0, call - product_call_seconds({"head"}));
-      case CommunicationRole::gradients: {
-        const double total = calls * call;
-        const double layers = real(s_.L);
-        return std::max(total / layers, total - last_backward_seconds() * (1 - 1 / layers));
-      }
+      case CommunicationRole::gradients:
+        return exposed_buckets(calls * call, last_backward_seconds());
+      case CommunicationRole::weights:  // each bucket's behind the update of the next
+        return exposed_buckets(calls * call, time_.optimizer_seconds);
       default:
         return calls * call;
     }
+  }
+
+  /// Of `total` seconds in about a bucket per layer, what the compute beside them does not hide; never the last bucket.
+  double exposed_buckets(double total, double beside) const {
+    const double layers = real(s_.L);
+    return std::max(total / layers, total - beside * (1 - 1 / layers));
   }
 
   /// Seconds of one forward call of these products: as long as their data, or weight, gradients take.

@@ -64,7 +64,10 @@ void Executor::prepare(int index) {
         };
         break;
       case CollectiveKind::all_gather:
-        step.start = [&group, in, out] { return group.all_gather(in.data, out.data, in.elements(), in.dtype); };
+        // Of a bucket's inputs the part comes last.
+        step.start = [&group, in = step.inputs.back(), out] {
+          return group.all_gather(in.data, out.data, in.elements(), in.dtype);
+        };
         break;
       case CollectiveKind::reduce_scatter:
         step.start = [&group, in, out, how = call->reduction] {
@@ -151,8 +154,9 @@ void Executor::run_compute(int index) {
   event.op = index;
   event.begin = now_seconds();
   const Op& op = program_.op(index);
-  device_.run(*op.definition, {step.inputs, step.outputs, arena_ + plan_.workspace_offset, plan_.workspace_bytes,
-                               &counters_[static_cast<std::size_t>(op.phase)]});
+  if (!op.definition->is_view())
+    device_.run(*op.definition, {step.inputs, step.outputs, arena_ + plan_.workspace_offset, plan_.workspace_bytes,
+                                 &counters_[static_cast<std::size_t>(op.phase)]});
   event.end = now_seconds();
   trace_.events.push_back(event);
   if (options_.monitor) options_.monitor->end();

@@ -15,7 +15,7 @@ class AllReduce final : public OpOfKind<OpKind::all_reduce> {
   std::string attributes() const override;
   std::optional<CollectiveCall> collective() const override;
   std::vector<Alias> aliases() const override;
-  bool wants_contiguous_inputs() const override { return values_ > 1; }
+  std::size_t contiguous_inputs() const override { return values_; }
   ANNULUS_OP_RULES
 
  private:

@@ -96,7 +96,8 @@ std::vector<ValueType> Accumulate::infer(const MeshAxes&, Types inputs) const {
 void Accumulate::gradient(GradientContext&) const { not_differentiable(*this); }
 Work Accumulate::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
 
-Placed Zero::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
+Placed Zero::place(const MeshAxes&, int axis, AxisPlacements inputs, Types) const {
+  if (summands_.contains(axis)) return inputs[0].is_replicated() ? Placed{{Placement::partial_sum()}} : std::nullopt;
   return all_alike(inputs, 1, {Placement::partial_sum()});
 }
 std::vector<ValueType> Zero::infer(const MeshAxes&, Types inputs) const {

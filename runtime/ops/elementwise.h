@@ -62,8 +62,15 @@ class Accumulate final : public OpOfKind<OpKind::accumulate> {
 /// acc = 0, in place.
 class Zero final : public OpOfKind<OpKind::zero> {
  public:
-  std::vector<Alias> aliases() const override { return {{0, 0}}; }
+  Zero() = default;
+  /// In fresh memory, as a share of a sum over `summands`, on which the input is replicated.
+  explicit Zero(AxisSet summands) : fresh_(true), summands_(summands) {}
+  std::vector<Alias> aliases() const override { return fresh_ ? std::vector<Alias>{} : std::vector<Alias>{{0, 0}}; }
   ANNULUS_OP_RULES
+
+ private:
+  bool fresh_ = false;
+  AxisSet summands_;
 };
 
 /// Attributes of a dropout mask, which is a function of seed, stream, step and global indices alone.

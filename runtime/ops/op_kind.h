@@ -5,7 +5,8 @@
 #include "runtime/program/op.h"
 
 /// The closed set of op kinds: X(enumerator, class). A device must have a kernel for every *compute* kind; collectives
-/// are carried out by communicators; composites are lowered (parallel/) before a program runs.
+/// are carried out by communicators; *views* only say where a value lies; composites are lowered (parallel/) before a
+/// program runs.
 #define ANNULUS_COMPUTE_KINDS(X)            \
   X(matmul, Matmul)                         \
   X(add, Add)                               \
@@ -36,7 +37,11 @@
   X(all_reduce, AllReduce)          \
   X(all_gather, AllGather)          \
   X(reduce_scatter, ReduceScatter)  \
-  X(shift, Shift)
+  X(shift, Shift)                   \
+  X(scatter_bucket, ScatterBucket)  \
+  X(gather_bucket, GatherBucket)
+
+#define ANNULUS_VIEW_KINDS(X) X(bucket_part, BucketPart)
 
 #define ANNULUS_COMPOSITE_KINDS(X) \
   X(attention, Attention)          \
@@ -45,6 +50,7 @@
 #define ANNULUS_OP_KINDS(X)   \
   ANNULUS_COMPUTE_KINDS(X)    \
   ANNULUS_COLLECTIVE_KINDS(X) \
+  ANNULUS_VIEW_KINDS(X)       \
   ANNULUS_COMPOSITE_KINDS(X)
 
 namespace annulus {

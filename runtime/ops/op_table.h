@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/ops/attention.h"
+#include "runtime/ops/bucket.h"
 #include "runtime/ops/collectives.h"
 #include "runtime/ops/cross_entropy.h"
 #include "runtime/ops/elementwise.h"
@@ -14,7 +15,7 @@
 namespace annulus {
 
 /// Calls `visitor` with the compute op under its own class: a device whose visitor lacks an overload for one of the
-/// kinds does not compile. Throws InternalError for collectives and composites, which no device runs.
+/// kinds does not compile. Throws InternalError for collectives, views and composites, which no device runs.
 template <class Visitor>
 decltype(auto) visit_compute(const OpDefinition& definition, Visitor&& visitor) {
   switch (definition.kind()) {

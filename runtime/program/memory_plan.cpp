@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <span>
 
 #include "runtime/core/error.h"
 
@@ -46,7 +47,8 @@ class Planner {
     buffer_of_storage_.assign(count, kNone);
     offset_in_buffer_.assign(count, 0);
     for (const Op& op : program_.ops())
-      if (op.definition->wants_contiguous_inputs() && op.inputs.size() > 1) join(op, storage);
+      if (op.definition->contiguous_inputs() > 1) join(op, storage);
+    find_offsets_in_storage();
     buffer_of_.assign(count, kNone);
     for (std::size_t id = 0; id < count; ++id) {
       if (!used[id]) continue;
@@ -75,7 +77,7 @@ class Planner {
     const int known =
         buffer_of_storage_[static_cast<std::size_t>(storage[static_cast<std::size_t>(op.inputs.front())])];
     const int buffer = known == kNone ? new_buffer() : known;
-    for (ValueId input : op.inputs) {
+    for (ValueId input : std::span(op.inputs).first(op.definition->contiguous_inputs())) {
       const int root = storage[static_cast<std::size_t>(input)];
       const int found = buffer_of_storage_[static_cast<std::size_t>(root)];
       if (known == kNone && found == kNone)
@@ -84,6 +86,17 @@ class Planner {
         throw InternalError(op.definition->name().data() +
                             std::string(": a value is wanted in two places side by side"));
     }
+  }
+
+  void find_offsets_in_storage() {
+    offset_in_storage_.assign(program_.values().size(), 0);
+    for (const Op& op : program_.ops())
+      for (const Alias& alias : op.definition->aliases()) {
+        const ValueId output = op.outputs[static_cast<std::size_t>(alias.output)];
+        const ValueId input = op.inputs[static_cast<std::size_t>(alias.input)];
+        offset_in_storage_[static_cast<std::size_t>(output)] =
+            offset_in_storage_[static_cast<std::size_t>(input)] + alias.offset * size_of(program_.type(input).dtype);
+      }
   }
 
   void find_lives() {
@@ -162,11 +175,11 @@ class Planner {
     for (std::size_t id = 0; id < plan_.offsets.size(); ++id)
       if (buffer_of_[id] != kNone)
         plan_.offsets[id] = plan_.buffers[static_cast<std::size_t>(buffer_of_[id])].offset +
-                            offset_in_buffer_[static_cast<std::size_t>(roots_[id])];
+                            offset_in_buffer_[static_cast<std::size_t>(roots_[id])] + offset_in_storage_[id];
   }
 
   void query_workspace(const Op& op, const WorkspaceQuery& workspace) {
-    if (op.definition->collective()) return;
+    if (op.definition->collective() || op.definition->is_view()) return;
     std::vector<ValueType> inputs, outputs;
     for (ValueId id : op.inputs) inputs.push_back(program_.type(id));
     for (ValueId id : op.outputs) outputs.push_back(program_.type(id));
@@ -196,7 +209,7 @@ class Planner {
   const Schedule& schedule_;
   MemoryPlan plan_;
   std::vector<int> buffer_of_storage_, buffer_of_, roots_;
-  std::vector<std::int64_t> offset_in_buffer_;
+  std::vector<std::int64_t> offset_in_buffer_, offset_in_storage_;
   std::map<int, std::map<int, int>> accessors_;  // buffer -> lane -> last op of that lane that touches it
 };
 

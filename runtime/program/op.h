@@ -39,10 +39,12 @@ struct CollectiveCall {
   int distance = 0;  ///< of a shift
 };
 
-/// Output `output` lives in the storage of input `input`, which must not be read afterwards under its old name.
+/// Output `output` lives in the storage of input `input`, `offset` elements from where that begins. The input must not
+/// be read afterwards under its old name, unless the op is a view.
 struct Alias {
   int output = 0;
   int input = 0;
+  std::int64_t offset = 0;
 };
 
 /// One op kind with its attributes: immutable, shared by the ops and programs that use it.
@@ -76,8 +78,12 @@ class OpDefinition {
   virtual std::vector<Alias> aliases() const { return {}; }
   /// Linear in its first input, with replicated weights: a partial gradient may pass through it.
   virtual bool is_linear() const { return false; }
-  /// The inputs (and the outputs that alias them) lie one after another in memory, so that one call carries them all.
-  virtual bool wants_contiguous_inputs() const { return false; }
+  /// So many inputs, the first ones (and the outputs that alias them), lie one after another in memory, so that one
+  /// call carries them all.
+  virtual std::size_t contiguous_inputs() const { return 0; }
+  /// Does nothing: its output is part of what its inputs are. Whoever overwrites the one makes the other's values
+  /// stale.
+  virtual bool is_view() const { return false; }
 };
 
 using OpPointer = std::shared_ptr<const OpDefinition>;

@@ -122,6 +122,7 @@ void check_aliases(const Program& program) {
       if (dead.contains(input))
         throw InternalError(fmt::format("{}: {} reads {}, which an earlier op overwrites in place", op.scope,
                                         op.definition->name(), program.value(input).name));
+    if (op.definition->is_view()) continue;
     for (const Alias& alias : op.definition->aliases()) dead.insert(op.inputs[static_cast<std::size_t>(alias.input)]);
   }
 }

@@ -10,6 +10,7 @@ namespace annulus {
 namespace {
 
 double compute_seconds(const Program& program, const Op& op, const Work& work, const HardwareProfile& profile) {
+  if (op.definition->is_view()) return 0;
   const DType dtype = program.type(op.inputs.front()).dtype;
   switch (op.definition->kind()) {
     case OpKind::matmul:
@@ -36,7 +37,7 @@ OpCost cost_of(const Program& program, const Op& op) {
     std::int64_t in = 0, out = 0;
     for (const ValueType& type : inputs) in += type.bytes();
     for (const ValueType& type : outputs) out += type.bytes();
-    cost.payload_bytes = std::max(in, out);
+    cost.payload_bytes = call->kind == CollectiveKind::all_gather ? out : in;
     cost.group_size = program.mesh().size(call->axes);
     cost.wire_bytes = wire_bytes(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes));
   }

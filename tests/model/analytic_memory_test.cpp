@@ -147,7 +147,10 @@ TEST(AnalyticMemory, State) {
   s.p = 2;
   s.p_master = 4;
   EXPECT_EQ(total_bytes(state_items(s)), 18 * parameters_on_rank(s));
-  EXPECT_EQ(total_bytes(state_items(s, 8)), (6 * parameters_on_rank(s)) + 12 * parameters_on_rank(s) / 8);
+  s.W = 4;
+  s.R = 2;
+  s.zero1 = true;
+  EXPECT_EQ(total_bytes(state_items(s)), (6 * parameters_on_rank(s)) + 12 * parameters_on_rank(s) / 8);
 }
 
 // Errata C-8: n = 30, D = 4096, L = 32, A = 32, p = 2: 34 n D L + 5 A n^2 L bytes.

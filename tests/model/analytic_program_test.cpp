@@ -12,6 +12,7 @@
 
 #include "model/analytic/communication.h"
 #include "model/analytic/flops.h"
+#include "model/analytic/gradients.h"
 #include "model/analytic/memory.h"
 #include "model/analytic/of_step.h"
 #include "model/analytic/parameters.h"
@@ -29,6 +30,7 @@ struct Composition {
            " kv_heads=" + std::to_string(mesh.kv_heads) + " " + std::string(name_of(options.layout)) +
            (options.sequence_parallel == SequenceParallel::on ? " SP" : "") +
            " micro_batches=" + std::to_string(options.micro_batches) + " " + std::string(name_of(options.dtype)) +
+           (options.optimizer_sharding == OptimizerSharding::zero1 ? " zero1" : "") +
            (options.model.dropout.residual > 0 ? " dropout" : "");
   }
 };
@@ -59,6 +61,7 @@ Composition random_composition(std::mt19937& random) {
   options.micro_sequences = pick({1, 2});
   options.micro_batches = pick({1, 3});
   options.bucket_bytes = pick({1, 4096, 1 << 20});
+  options.optimizer_sharding = random() % 2 == 0 ? OptimizerSharding::none : OptimizerSharding::zero1;
   return made;
 }
 
@@ -78,7 +81,8 @@ std::map<std::pair<CollectiveKind, std::string>, std::pair<std::int64_t, std::in
     if (!call) continue;
     const int repeat = program.segments()[static_cast<std::size_t>(op.segment)].repeat;
     auto& [calls, bytes] = counts[{call->kind, program.mesh().label(call->axes)}];
-    calls += op.phase == Phase::reduction ? 0 : repeat;
+    const bool of_weights = op.definition->kind() == OpKind::gather_bucket;
+    calls += op.phase == Phase::reduction || of_weights ? 0 : repeat;
     bytes += repeat * payload_of(program, op, call->kind);
   }
   return counts;
@@ -155,6 +159,9 @@ void expect_equal_parameters(const TrainStep& step, const Symbols& symbols) {
   std::int64_t local = 0;
   for (const Parameter& parameter : step.parameters) local += step.program.type(parameter.value).shape.elements();
   EXPECT_EQ(local, parameters_on_rank(symbols));
+  std::int64_t moments = 0;
+  for (const ValueId moment : step.moments) moments += step.program.type(moment).shape.elements();
+  EXPECT_EQ(moments, 2 * optimizer_elements_on_rank(symbols));
 }
 
 TEST(AnalyticProgram, ClosedFormEqualsRecordedSteps) {

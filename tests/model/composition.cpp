@@ -117,10 +117,9 @@ std::vector<Bits> weight_bits(const Composition& composition, int steps) {
       append(mine, runner.summary());
     }
     const TrainStep& step = runner.step();
-    for (const Parameter& parameter : step.parameters)
-      for (ValueId id :
-           {parameter.value, step.first_moments.at(parameter.value), step.second_moments.at(parameter.value)})
-        append(mine, read_floats(runner.executor(), id));
+    std::vector<ValueId> values = step.moments;
+    for (const Parameter& parameter : step.parameters) values.push_back(parameter.value);
+    for (ValueId id : values) append(mine, read_floats(runner.executor(), id));
   });
   return bits;
 }
@@ -152,12 +151,13 @@ std::string describe(const Composition& composition) {
   const ModelConfig& model = options.model;
   return fmt::format(
       "dp{} cp{} tp{} {} sp={} micro={}x{} S={} L={} D={} A={} G={} H={} F={} V={} K={} dropout={}/{}/{} bucket={} "
-      "progress={} overlap={} disturb={} seed={}",
+      "zero1={} progress={} overlap={} disturb={} seed={}",
       composition.mesh.dp, composition.mesh.cp, composition.mesh.tp, name_of(options.layout),
       options.sequence_parallel == SequenceParallel::on ? "on" : "off", options.micro_batches, options.micro_sequences,
       options.sequence_length, model.layers, model.hidden, model.heads, model.kv_heads, model.head_dim, model.ffn,
       model.vocabulary, model.block_size, model.dropout.embedding, model.dropout.attention, model.dropout.residual,
-      options.bucket_bytes, composition.executor.progress == Progress::thread ? "thread" : "poll",
+      options.bucket_bytes, options.optimizer_sharding == OptimizerSharding::zero1 ? "on" : "off",
+      composition.executor.progress == Progress::thread ? "thread" : "poll",
       composition.overlap == Overlap::on ? "on" : "off", composition.executor.disturb_seed.value_or(0), options.seed);
 }
 

@@ -39,6 +39,7 @@ std::vector<Composition> sweep(std::uint64_t seed) {
             StepOptions& options = composition.options;
             options.layout = layout;
             options.sequence_parallel = sp;
+            options.optimizer_sharding = next % 2 == 0 ? OptimizerSharding::none : OptimizerSharding::zero1;
             options.micro_batches = extras.micro_batches;
             options.model.kv_heads = extras.kv_heads;
             options.model.vocabulary = extras.vocabulary;

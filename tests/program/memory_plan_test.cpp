@@ -109,9 +109,9 @@ TEST_F(MemoryPlanTest, BucketsAreContiguous) {
   int buckets = 0;
   on_random_programs([&](const Planned& p) {
     for (const Op& op : p.program.ops()) {
-      if (!op.definition->wants_contiguous_inputs()) continue;
+      if (op.definition->contiguous_inputs() < 2) continue;
       ++buckets;
-      for (std::size_t i = 1; i < op.inputs.size(); ++i)
+      for (std::size_t i = 1; i < op.definition->contiguous_inputs(); ++i)
         EXPECT_EQ(
             p.plan.offsets[static_cast<std::size_t>(op.inputs[i])],
             p.plan.offsets[static_cast<std::size_t>(op.inputs[i - 1])] + p.program.type(op.inputs[i - 1]).bytes());
