@@ -28,7 +28,7 @@ class OpMonitor {
 struct ExecutorOptions {
   Progress progress = Progress::poll;
   OpMonitor* monitor = nullptr;
-  SharedAllocator shared_memory;  ///< where the arena is taken from, if it has room; else the device's own
+  SharedAllocator shared_memory = {};  ///< where the arena is taken from, if it has room; else the device's own
   /// Test mode: every lane is delayed at random and freed bytes are overwritten with NaNs; results stay bitwise.
   std::optional<std::uint64_t> disturb_seed;
 };
