@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Times whole training steps of build/annulus on random tokens and prints a table in Markdown: medians over the steps behind
-the warm-up, of 1 rank with all cores as threads and of TP=2 with half of them each, in one run.
+the warm-up, of 1 rank with all cores as threads and of 2 ranks with half of them each, at the same global batch, in one run.
 
-    benchmarks/step_time.py [--program build/annulus] [--steps 9]
+    benchmarks/step_time.py [--program build/annulus] [--steps 9] [--only REGEX]
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ GPT2 = {"layers": 12, "hidden": 768, "heads": 12, "vocabulary": 50257}
 CASES = {
     "GPT-2 124M, B=4 S=64": (GPT2, 4, 64),
     "GPT-2 124M, B=1 S=1024": (GPT2, 1, 1024),
+    "GPT-2 124M, B=2 S=1024": (GPT2, 2, 1024),
     "6 layers, 384 wide, B=4 S=256": ({"layers": 6, "hidden": 384, "heads": 6, "vocabulary": 50257}, 4, 256),
 }
 MESHES = {
@@ -31,6 +33,8 @@ MESHES = {
     "TP=2": (2, ["parallel.tp=2"]),
     "TP=2 + SP": (2, ["parallel.tp=2", "parallel.sequence_parallel=true"]),
     "CP=2 zig-zag": (2, ["parallel.cp=2"]),
+    "DP=2": (2, ["parallel.dp=2"]),
+    "DP=2, optimizer not sharded": (2, ["parallel.dp=2", "optimizer.sharding=none"]),
 }
 
 
@@ -84,6 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=pathlib.Path, default=SOURCE / "build" / "annulus")
     parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--only", default="", help="a regular expression that `case | mesh` must match")
     arguments = parser.parse_args()
     print(f"{provenance()} Command: `benchmarks/step_time.py --steps {arguments.steps}`. Medians.\n")
     print("| case | mesh | step ms | predicted ms | compute ms | communication ms | exposed ms | MFU causal % | MFU 6N % | arena MB | peak MB |")
@@ -91,6 +96,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="annulus-step-time-") as temporary:
         for number, (name, case) in enumerate(CASES.items()):
             for mesh_name, mesh in MESHES.items():
+                too_few = "parallel.dp=2" in mesh[1] and case[1] < 2
+                if too_few or not re.search(arguments.only, f"{name} | {mesh_name}"):
+                    continue
                 folder = pathlib.Path(temporary)
                 metrics = run(arguments.program.resolve(), folder, f"{number}-{mesh_name.replace(' ', '-')}", case, mesh, arguments.steps)
                 milli = [1e3 * median(metrics, key) for key in
