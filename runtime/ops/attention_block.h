@@ -19,7 +19,7 @@ struct AttentionBlock {
   bool operator==(const AttentionBlock&) const = default;
 
   /// Keys of the block, counted from key_begin, that query `begin + i` sees.
-  std::int64_t visible_keys(std::int64_t i) const {
+  constexpr std::int64_t visible_keys(std::int64_t i) const {
     const std::int64_t keys = key_end - key_begin;
     if (!causal) return keys;
     const std::int64_t seen = i + diagonal + 1;

@@ -10,10 +10,21 @@
 #include <string>
 #include <vector>
 
-#include "runtime/cpu/device.h"
 #include "runtime/program/op.h"
+#ifdef ANNULUS_TEST_FIBERS
+#include "tests/cuda/fiber_device.h"
+#else
+#include "runtime/cpu/device.h"
+#endif
 
 namespace annulus::testing {
+
+/// The same tests hold the CPU's kernels and, where built so (tests/CMakeLists.txt), the bodies of CUDA's.
+#ifdef ANNULUS_TEST_FIBERS
+using TestedDevice = FiberDevice;
+#else
+using TestedDevice = CpuDevice;
+#endif
 
 using Numbers = std::vector<double>;
 
@@ -110,7 +121,7 @@ class KernelTest : public ::testing::Test {
     return {DType::i32, shape, numbers};
   }
 
-  CpuDevice device_;
+  TestedDevice device_;
   WorkCounters counters_;
 
  private:

@@ -1,0 +1,167 @@
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+#include <nvtx3/nvToolsExt.h>
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "runtime/cuda/device.h"
+#include "runtime/cuda/kernels.h"
+#include "runtime/cuda/launch.h"
+#include "runtime/cuda/products.h"
+#include "runtime/cuda/requirements.h"
+
+namespace annulus {
+namespace {
+
+constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;
+
+void check(cudaError_t code, const std::string& what) {
+  if (code == cudaSuccess) return;
+  throw DeviceError(fmt::format("{}: CUDA error {}: {}", what, static_cast<int>(code), cudaGetErrorString(code)));
+}
+
+CudaMachine query_machine() {
+  CudaMachine machine;
+  check(cudaDriverGetVersion(&machine.driver_version), "the driver's version");
+  check(cudaRuntimeGetVersion(&machine.runtime_version), "the runtime's version");
+  if (cudaGetDeviceCount(&machine.devices) != cudaSuccess) machine.devices = 0;
+  return machine;
+}
+
+/// A range on the profiler's time line.
+class ProfilerRange {
+ public:
+  explicit ProfilerRange(const char* name) { nvtxRangePushA(name); }
+  ~ProfilerRange() { nvtxRangePop(); }
+  ProfilerRange(const ProfilerRange&) = delete;
+  ProfilerRange& operator=(const ProfilerRange&) = delete;
+};
+
+}  // namespace
+
+struct CudaDevice::State {
+  int ordinal = 0;
+  cudaDeviceProp properties{};
+  cudaStream_t stream = nullptr;
+  std::byte* staging = nullptr;  // pinned
+  std::vector<std::byte*> regions;
+  std::unique_ptr<CudaProducts> products;
+
+  explicit State(const CudaOptions& options) : ordinal(options.ordinal) {
+    if (const auto missing = missing_device(query_machine(), ordinal)) throw DeviceError(*missing);
+    check(cudaGetDeviceProperties(&properties, ordinal), fmt::format("GPU {}", ordinal));
+    const int capability = properties.major * 10 + properties.minor;
+    if (const auto unusable = unusable_device(properties.name, capability)) throw DeviceError(*unusable);
+    select();
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+    void* pinned = nullptr;
+    check(cudaMallocHost(&pinned, kStagingBytes), "pinned memory of the host");
+    staging = static_cast<std::byte*>(pinned);
+    products = std::make_unique<CudaProducts>(options.float_products);
+  }
+  ~State() {
+    products.reset();
+    for (std::byte* region : regions) cudaFree(region);
+    cudaFreeHost(staging);
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  /// The runtime's choice of a GPU is the thread's; calls come from the thread that runs the program.
+  void select() const { check(cudaSetDevice(ordinal), fmt::format("GPU {}", ordinal)); }
+  void finish(const std::string& what) const { check(cudaStreamSynchronize(stream), what); }
+};
+
+CudaDevice::CudaDevice(const CudaOptions& options) : state_(std::make_unique<State>(options)) {}
+CudaDevice::~CudaDevice() = default;
+
+std::string CudaDevice::description() const {
+  const cudaDeviceProp& properties = state_->properties;
+  return fmt::format("cuda: {}, {} multiprocessors, {:.0f} GiB", properties.name, properties.multiProcessorCount,
+                     static_cast<double>(properties.totalGlobalMem) / (1 << 30));
+}
+
+std::byte* CudaDevice::allocate(std::int64_t bytes) {
+  state_->select();
+  std::size_t free_bytes = 0, total_bytes = 0;
+  check(cudaMemGetInfo(&free_bytes, &total_bytes), "the GPU's memory");
+  void* memory = nullptr;
+  const cudaError_t code = bytes > static_cast<std::int64_t>(free_bytes)
+                               ? cudaErrorMemoryAllocation
+                               : cudaMalloc(&memory, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1)));
+  if (code == cudaErrorMemoryAllocation) {
+    throw DeviceError(
+        too_little_memory(bytes, static_cast<std::int64_t>(free_bytes), static_cast<std::int64_t>(total_bytes)));
+  }
+  check(code, fmt::format("{} bytes", bytes));
+  state_->regions.push_back(static_cast<std::byte*>(memory));
+  fill(state_->regions.back(), 0, bytes);
+  return state_->regions.back();
+}
+
+void CudaDevice::copy_to_device(std::byte* to, const void* from, std::int64_t bytes) {
+  state_->select();
+  for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
+    const auto size = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
+    std::memcpy(state_->staging, static_cast<const std::byte*>(from) + done, size);
+    check(cudaMemcpyAsync(to + done, state_->staging, size, cudaMemcpyHostToDevice, state_->stream),
+          "a copy to the GPU");
+    state_->finish("a copy to the GPU");
+  }
+}
+
+void CudaDevice::copy_from_device(void* to, const std::byte* from, std::int64_t bytes) {
+  state_->select();
+  for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
+    const auto size = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
+    check(cudaMemcpyAsync(state_->staging, from + done, size, cudaMemcpyDeviceToHost, state_->stream),
+          "a copy from the GPU");
+    state_->finish("a copy from the GPU");
+    std::memcpy(static_cast<std::byte*>(to) + done, state_->staging, size);
+  }
+}
+
+void CudaDevice::fill(std::byte* to, std::uint8_t value, std::int64_t bytes) {
+  state_->select();
+  check(cudaMemsetAsync(to, value, static_cast<std::size_t>(bytes), state_->stream), "a fill");
+  state_->finish("a fill");
+}
+
+std::int64_t CudaDevice::workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
+                                         OpDefinition::Types outputs) {
+  return visit_compute(definition, [&]<class Kind>(const Kind& op) -> std::int64_t {
+    if constexpr (std::is_same_v<Kind, Matmul>) {
+      return state_->products->workspace_bytes(op, inputs);
+    } else {
+      return device_workspace_bytes(op, inputs, outputs);
+    }
+  });
+}
+
+void CudaDevice::run(const OpDefinition& definition, const KernelArguments& arguments) {
+  state_->select();
+  const ProfilerRange range(definition.name().data());
+  visit_compute(definition, [&]<class Kind>(const Kind& op) {
+    if constexpr (std::is_same_v<Kind, Matmul>) {
+      state_->products->run(op, arguments, state_->stream);
+    } else {
+      run_kernel(op, arguments, state_->stream);
+    }
+    if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
+      arguments.counters->attended_pairs += visited_pairs(op.blocks(), AttentionPlan(op.composite(), arguments));
+    }
+  });
+  state_->finish(std::string(definition.name()));
+}
+
+int cuda_device_count() {
+  const CudaMachine machine = query_machine();
+  if (const auto missing = missing_device(machine, 0)) throw DeviceError(*missing);
+  return machine.devices;
+}
+
+}  // namespace annulus
