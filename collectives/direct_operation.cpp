@@ -10,11 +10,16 @@ namespace {
 constexpr std::int64_t kPieceBytes = 64 * 1024;  // what a rank claims at a time
 constexpr int kPiecesAtOnce = 16;                // in one test of a transfer
 
+/// Whether a part's result goes to other ranks than that of the part.
+bool writes_to_others(CollectiveKind kind) {
+  return kind == CollectiveKind::all_reduce || kind == CollectiveKind::reduce || kind == CollectiveKind::gather;
+}
+
 }  // namespace
 
 struct DirectOperation::Post {
   PeerPlace send, receive;
-  bool reachable = false;
+  bool send_reachable = false, receive_reachable = false;
   alignas(64) std::atomic<std::int64_t> claimed{0};  // pieces of this rank's part
   alignas(64) std::atomic<std::int64_t> done{0};
 };
@@ -53,8 +58,8 @@ void DirectOperation::post() {
   Post& post = *new (window_.slot(rank_, round_)) Post;
   post.send = memory_.memory->place_of(buffers.send.begin, buffers.send.bytes);
   post.receive = memory_.memory->place_of(buffers.receive.begin, buffers.receive.bytes);
-  post.reachable =
-      (post.send.region >= 0 || buffers.send.bytes == 0) && (post.receive.region >= 0 || buffers.receive.bytes == 0);
+  post.send_reachable = post.send.region >= 0 || buffers.send.bytes == 0;
+  post.receive_reachable = post.receive.region >= 0 || buffers.receive.bytes == 0;
   window_.filled(rank_).store(round_ + 1, std::memory_order_release);
   posted_ = true;
 }
@@ -68,8 +73,10 @@ void DirectOperation::meet() {
     request.send = memory_.memory->address(member, post.send);
     request.receive = memory_.memory->address(member, post.receive);
     requests_.push_back(request);
-    refused_ = refused_ || !post.reachable;
+    reachable_.push_back(post.receive_reachable);
+    refused_ = refused_ || !post.send_reachable || (!post.receive_reachable && writes_to_others(request_.kind));
   }
+  requests_[static_cast<std::size_t>(rank_)] = request_;
 }
 
 /// Does pieces that nobody has claimed, of this rank's own part first; true where all are done.
@@ -78,6 +85,7 @@ bool DirectOperation::work() {
   int taken = 0;
   for (int step = 0; step < size; ++step) {
     const int part = (rank_ + step) % size;
+    if (part != rank_ && !reachable_[static_cast<std::size_t>(part)]) continue;  // its own rank's work
     Post& post = post_of(part);
     const std::int64_t count = pieces(part), elements = part_elements(request_, size, part);
     while (post.claimed.load(std::memory_order_relaxed) < count) {

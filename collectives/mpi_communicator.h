@@ -13,6 +13,7 @@ struct MpiOptions {
   std::int64_t small_bytes = 4096;                     ///< an all-reduce up to this size is one exchange of everything
   std::int64_t scratch_bytes = std::int64_t{1} << 20;  ///< of each of the two segments of a reduction under way
   std::int64_t window_slot_bytes = 128 * 1024;         ///< of shared memory, two a rank and group; 0: messages alone
+  std::uint64_t host_salt = 0;                         ///< ranks with different ones pass for ranks of different hosts
 };
 
 /// All ranks of the job, over MPI non-blocking collectives and messages. Reductions are exchanged by messages and

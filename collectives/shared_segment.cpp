@@ -21,15 +21,6 @@ namespace {
 
 constexpr std::int64_t kHugePage = std::int64_t{1} << 21;
 
-/// Processes with one host name that see each other under the same numbers.
-std::uint64_t host_id() {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  struct stat processes {};
-  if (stat("/proc/self/ns/pid", &processes) != 0) processes.st_ino = 0;
-  return stream_id(fmt::format("{} {}", host, processes.st_ino));
-}
-
 std::string file_name(const SegmentName& name) { return fmt::format("annulus-{:016x}", name.nonce); }
 
 std::string path_of(const SegmentName& name) { return fmt::format("/proc/{}/fd/{}", name.process, name.file); }
@@ -42,6 +33,15 @@ bool leads_to(const SegmentName& name) {
 }
 
 }  // namespace
+
+/// Processes with one host name that see each other under the same numbers.
+std::uint64_t SharedSegment::this_host() {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  struct stat processes {};
+  if (stat("/proc/self/ns/pid", &processes) != 0) processes.st_ino = 0;
+  return stream_id(fmt::format("{} {}", host, processes.st_ino));
+}
 
 SharedSegment::SharedSegment(FileDescriptor file, const SegmentName& name) : file_(std::move(file)), name_(name) {}
 
@@ -69,7 +69,7 @@ std::unique_ptr<SharedSegment> SharedSegment::create(std::int64_t bytes) {
   if (bytes > available_memory_bytes()) return nullptr;  // the kernel would not refuse, but end processes
   std::random_device random;
   SegmentName name;
-  name.host = host_id();
+  name.host = this_host();
   name.nonce = (std::uint64_t{random()} << 32) | random();
   name.process = getpid();
   name.bytes = (bytes + kPage - 1) / kPage * kPage;
@@ -85,7 +85,7 @@ std::unique_ptr<SharedSegment> SharedSegment::create(std::int64_t bytes) {
 }
 
 std::unique_ptr<SharedSegment> SharedSegment::open(const SegmentName& name) {
-  if (name.bytes == 0 || name.host != host_id() || !leads_to(name)) return nullptr;
+  if (name.bytes == 0 || name.host != this_host() || !leads_to(name)) return nullptr;
   FileDescriptor file(::open(path_of(name).c_str(), O_RDWR | O_CLOEXEC));
   if (!file.open()) return nullptr;
   std::unique_ptr<SharedSegment> segment(new SharedSegment(std::move(file), name));

@@ -25,6 +25,9 @@ class SharedSegment {
   /// Null where the name is another host's, or the process is not allowed to.
   static std::unique_ptr<SharedSegment> open(const SegmentName& name);
 
+  /// What names of this host have.
+  static std::uint64_t this_host();
+
   SharedSegment(const SharedSegment&) = delete;
   SharedSegment& operator=(const SharedSegment&) = delete;
   ~SharedSegment();

@@ -71,8 +71,8 @@ struct GroupMemory {
   std::vector<int> members;
 };
 
-/// In place: a round tells where the buffers are, then whoever tests does pieces of the work. Where a rank's buffer is
-/// in no shared region it does nothing, and `refused` says so, alike on all ranks.
+/// In place: a round tells where the buffers are, then whoever tests does pieces of the work. Where what a rank sends,
+/// or what others write for it, is in no shared region it does nothing, and `refused` says so, alike on all ranks.
 class DirectOperation final : public WindowOperation {
  public:
   DirectOperation(const SharedWindow& window, const GroupMemory& memory, const Request& request, int rank,
@@ -98,6 +98,7 @@ class DirectOperation final : public WindowOperation {
   std::int64_t piece_ = 0;  // elements
   bool posted_ = false, refused_ = false;
   std::vector<Request> requests_;  // of all ranks, once they have met
+  std::vector<bool> reachable_;    // whether others reach what a rank receives
 };
 
 /// The transfers of one rank through a window, one after another. All ranks of the group start the same ones in the

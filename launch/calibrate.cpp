@@ -75,7 +75,10 @@ void print(const HardwareProfile& profile) {
     std::string cells;
     for (const auto& [bytes, seconds] : curve.points())
       cells += fmt::format("  {}B: {:.1f} us", scaled(bytes, 1024), seconds * 1e6);
-    fmt::print("{:<22}{}\n", fmt::format("{} of {}", name_of(key.first), key.second), cells);
+    fmt::print("{:<44}{}\n",
+               fmt::format("{} of {} ranks on {}, {}", name_of(key.kind), key.ranks,
+                           key.hosts == 1 ? "one host" : fmt::format("{} hosts", key.hosts), name_of(key.transport)),
+               cells);
   }
 }
 

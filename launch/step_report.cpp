@@ -96,18 +96,19 @@ std::string progress_line(const StepReport& report, const StepExpectation& expec
 }
 
 std::string ledger_table(const std::vector<LedgerGroup>& groups) {
-  std::string text = fmt::format("{:<22} {:<8} {:>6} {:>10} {:>12} {:>12} {:>7} {:>9} {:>10}\n", "op", "axes", "calls",
-                                 "payload MB", "predicted ms", "measured ms", "ratio", "skew ms", "exposed ms");
+  std::string text =
+      fmt::format("{:<22} {:<8} {:>6} {:>10} {:>12} {:>12} {:>7} {:>9} {:>10}  {}\n", "op", "axes", "calls",
+                  "payload MB", "predicted ms", "measured ms", "ratio", "skew ms", "exposed ms", "transport");
   LedgerGroup sum;
   for (const LedgerGroup& group : groups) {
     const bool transfer = !group.axes.empty();
     text += fmt::format(
-        "{:<22} {:<8} {:>6.0f} {:>10} {:>12.3f} {:>12.3f} {:>7} {:>9} {:>10}\n", group.kind, group.axes, group.calls,
-        transfer ? fmt::format("{:.2f}", group.payload_bytes / 1e6) : "", kMilli * group.predicted_seconds,
+        "{:<22} {:<8} {:>6.0f} {:>10} {:>12.3f} {:>12.3f} {:>7} {:>9} {:>10}  {}\n", group.kind, group.axes,
+        group.calls, transfer ? fmt::format("{:.2f}", group.payload_bytes / 1e6) : "", kMilli * group.predicted_seconds,
         kMilli * group.measured_seconds,
         group.predicted_seconds > 0 ? fmt::format("{:.2f}", group.measured_seconds / group.predicted_seconds) : "-",
         transfer ? fmt::format("{:.3f}", kMilli * group.skew_seconds) : "",
-        transfer ? fmt::format("{:.3f}", kMilli * group.exposed_seconds) : "");
+        transfer ? fmt::format("{:.3f}", kMilli * group.exposed_seconds) : "", group.transport);
     if (transfer) continue;
     sum.predicted_seconds += group.predicted_seconds;
     sum.measured_seconds += group.measured_seconds;

@@ -11,6 +11,7 @@
 #include "model/analytic/of_step.h"
 #include "model/huggingface.h"
 #include "runtime/core/host_memory.h"
+#include "runtime/core/random.h"
 #include "runtime/execute/calibration.h"
 
 namespace annulus {
@@ -71,8 +72,23 @@ void Trainer::open_inputs() {
 void Trainer::choose_profile() {
   if (!config_.log.profile.empty()) {
     process_.agree([&] { profile_ = load_hardware_profile(config_.log.profile); });
-    return;
+    const std::vector<std::uint64_t> all = process_.gather(stream_id(to_json(profile_)));
+    process_.agree([&] {
+      if (all.front() != all[static_cast<std::size_t>(process_.rank())])
+        throw ConfigError(
+            fmt::format("log.profile={} is another file on this host than on that of rank 0; copy one to all hosts",
+                        config_.log.profile));
+    });
+  } else {
+    measure_profile();
   }
+  process_.world().choose_transports(
+      [profile = profile_](CollectiveKind kind, int ranks, int hosts, std::int64_t bytes) {
+        return profile.transport_between_hosts(kind, ranks, hosts, static_cast<double>(bytes));
+      });
+}
+
+void Trainer::measure_profile() {
   const double begin = now_seconds();
   CpuDevice device(threads_);
   profile_ = calibrate(device, process_.world(),
@@ -120,6 +136,8 @@ void Trainer::prepare(TrainStep step) {
   if (config_.training.evaluate_every > 0) {
     evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups, executor_options);
   }
+  if (process_.local_size() > 1 && !runner_->executor().shares_arena())
+    say("the ranks of a host share no memory for their arenas (it was refused): transfers between them are copied");
   runner_->initialize();
   if (initial_) load_huggingface(*initial_, config_.model, runner_->step().parameters, runner_->executor());
   initial_.reset();

@@ -28,6 +28,7 @@ class Trainer {
  private:
   void open_inputs();
   void choose_profile();
+  void measure_profile();
   /// Records the step, predicts it, and sees to it that it fits.
   TrainStep plan();
   void prepare(TrainStep step);

@@ -56,6 +56,9 @@ class Transfer {
   virtual Transport transport() const = 0;
 };
 
+/// How a collective of a group that has a hierarchy travels: `messages` or `hierarchical`. The same on all ranks.
+using TransportChoice = std::function<Transport(CollectiveKind kind, int ranks, int hosts, std::int64_t payload_bytes)>;
+
 /// Memory for an arena that the ranks of one host reach directly, zeroed; null where there is none. Collective.
 using SharedAllocator = std::function<std::shared_ptr<std::byte>(std::int64_t bytes)>;
 
@@ -103,6 +106,14 @@ class Communicator {
   virtual Pending recv(void* buffer, std::int64_t count, DType dtype, int peer) = 0;
   /// A ring hop: sends to rank() + distance and receives from rank() - distance, modulo size().
   virtual Pending shift(const void* send, void* receive, std::int64_t count, DType dtype, int distance) = 0;
+
+  /// On how many hosts the ranks are.
+  virtual int hosts() const { return 1; }
+  /// Whether all-reduce, all-gather and reduce-scatter can be hierarchical.
+  virtual bool has_hierarchy() const { return false; }
+  /// For this communicator and all that are, or were, split from the same world. Without a choice, whatever can be
+  /// hierarchical is.
+  virtual void choose_transports(TransportChoice) {}
 
   /// Memory of this rank that the others of its host reach: transfers between such memory need no copies on the way.
   /// Zeroed. Null, on all ranks, where there is no room, or nobody to share with. The last owner lets it go, when no

@@ -75,7 +75,13 @@ class Calibration {
     }
     measure_passes();
     for (int size = 2; size <= world_.size(); ++size)
-      if (world_.size() % size == 0) measure_collectives(size);
+      if (world_.size() % size == 0) measure_group(*world_.split(world_.rank() / size, world_.rank()));
+    const int hosts = world_.hosts(), ranks_per_host = world_.size() / hosts;
+    if (world_.has_hierarchy()) {  // ranks of one place on each host: neighbours that a mesh has, and no list of ranks
+      profile_.ranks_per_host = ranks_per_host;
+      measure_group(*world_.split(world_.rank() % ranks_per_host, world_.rank()));
+    }
+    world_.choose_transports({});
     return std::move(profile_);
   }
 
@@ -133,23 +139,36 @@ class Calibration {
     for (auto& [kind, curve] : points) profile_.kernels[kind] = RateCurve(std::move(curve), kind);
   }
 
-  void measure_collectives(int size) {
-    const std::unique_ptr<Communicator> group = world_.split(world_.rank() / size, world_.rank());
+  /// A group of every rank: in each way that it has.
+  void measure_group(Communicator& group) {
     for (CollectiveKind kind : {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter,
                                 CollectiveKind::shift}) {
-      TransferCurve::Points points;
-      for (std::int64_t bytes : effort_.message_bytes) {
-        const std::int64_t unit = size * size_of(DType::f32);
-        const std::int64_t whole = (bytes + unit - 1) / unit * unit;
-        points.push_back(
-            {static_cast<double>(whole), bench_.transfer_seconds(*group, kind, whole, effort_.transfer_budget)});
+      const bool has_choice = group.has_hierarchy() && kind != CollectiveKind::shift;
+      for (Transport way : {Transport::hierarchical, Transport::messages}) {
+        world_.choose_transports([way](auto...) { return way; });
+        if (has_choice || way == Transport::messages) measure_collective(group, kind);
       }
-      profile_.collectives[{kind, size}] = TransferCurve(std::move(points), name_of(kind));
     }
     const OpCase product = linear_cases(DType::f32, 256, 256, 768).front();
-    const CalibrationBench::Overlap overlap = bench_.overlap(*group, product, 2 * kMiB);
+    const CalibrationBench::Overlap overlap = bench_.overlap(group, product, 2 * kMiB);
     profile_.overlap_loss = overlap.loss;
     profile_.overlap_slowdown = overlap.slowdown;
+  }
+
+  void measure_collective(Communicator& group, CollectiveKind kind) {
+    const int size = group.size();
+    TransferCurve::Points points;
+    for (std::int64_t bytes : effort_.message_bytes) {
+      const std::int64_t unit = size * size_of(DType::f32);
+      const std::int64_t whole = (bytes + unit - 1) / unit * unit;
+      points.push_back(
+          {static_cast<double>(whole), bench_.transfer_seconds(group, kind, whole, effort_.transfer_budget)});
+    }
+    // Groups of neighbours may lie on more or fewer hosts: all ranks must call them the same.
+    auto hosts = static_cast<std::int32_t>(group.hosts());
+    wait(world_.all_reduce(&hosts, &hosts, 1, DType::i32, Reduction::max));
+    profile_.collectives.insert_or_assign({kind, size, hosts, bench_.transport()},
+                                          TransferCurve(std::move(points), name_of(kind)));
   }
 
   Communicator& world_;

@@ -15,7 +15,7 @@ struct CalibrationOptions {
   CalibrationMode mode = CalibrationMode::full;
   int threads = 1;  ///< of each rank, for the profile's names
   Progress progress = Progress::thread;
-  SharedAllocator shared_memory;  ///< as in ExecutorOptions
+  SharedAllocator shared_memory = {};  ///< as in ExecutorOptions
 };
 
 /// Measures this machine as runs use it: the device's own kernels, on all ranks at the same time, since they share

@@ -19,6 +19,8 @@ class CalibrationBench {
   /// Typical seconds from the last rank's begin of a collective to its end, over `group`: of all groups that the ranks
   /// form, the mean. `payload_bytes` is M of collective_cost.h.
   double transfer_seconds(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes, double budget);
+  /// How the last one has travelled.
+  Transport transport() const { return ticket_.transport; }
   /// What an all-reduce and the compute beside it cost each other, as HardwareProfile's numbers of these names.
   struct Overlap {
     double loss = 0, slowdown = 1;

@@ -21,13 +21,14 @@ Executor::Executor(const Program& program, Device& device, CommunicatorLookup co
     : program_(program),
       device_(device),
       communicators_(std::move(communicators)),
-      options_(options),
+      options_(std::move(options)),
       schedule_(make_schedule(program)) {
   plan_ = plan_memory(program_, schedule_,
                       [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
                         return device_.workspace_bytes(definition, inputs, outputs);
                       });
-  arena_ = device_.allocate(plan_.arena_bytes);
+  if (options_.shared_memory) shared_ = options_.shared_memory(plan_.arena_bytes);
+  arena_ = shared_ ? shared_.get() : device_.allocate(plan_.arena_bytes);
   for (int i = 0; i < program_.op_count(); ++i) prepare(i);
   event_of_.resize(steps_.size());
   sequence_of_.resize(steps_.size());
@@ -189,6 +190,7 @@ void Executor::wait_for(int index) {
   event.arrival = ticket.handed_over;
   event.begin = ticket.begun;
   event.end = ticket.ended;
+  event.transport = ticket.transport;
 }
 
 void Executor::disturb(int index) {

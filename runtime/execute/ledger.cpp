@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
 
 namespace annulus {
 namespace {
@@ -79,6 +81,7 @@ StepTotals Ledger::add(const StepTrace& trace, const std::vector<double>& last_a
     totals.communication += transfer;
     totals.skew += skew;
     totals.waited += event.waited;
+    row.transport = event.transport;
     if (overlap == Overlap::on) row.add(transfer, skew, event.waited);
   }
   if (overlap == Overlap::off) probes_.push_back(totals.compute);
@@ -92,6 +95,7 @@ double Ledger::measured_seconds(int op) const { return median(rows_[static_cast<
 
 std::vector<LedgerGroup> Ledger::groups() const {
   std::map<std::pair<std::string, std::string>, LedgerGroup> sums;
+  std::map<std::pair<std::string, std::string>, std::set<std::string_view>> transports;
   for (int i = 0; i < program_.op_count(); ++i) {
     const Op& op = program_.op(i);
     const Row& row = rows_[static_cast<std::size_t>(i)];
@@ -107,9 +111,14 @@ std::vector<LedgerGroup> Ledger::groups() const {
     group.measured_seconds += calls * median(row.seconds);
     group.skew_seconds += calls * median(row.skew);
     group.exposed_seconds += calls * median(row.exposed);
+    if (row.transport) transports[{group.axes, group.kind}].insert(name_of(*row.transport));
   }
   std::vector<LedgerGroup> groups;
-  for (auto& [key, group] : sums) groups.push_back(std::move(group));
+  for (auto& [key, group] : sums) {
+    for (std::string_view name : transports[key])
+      group.transport += (group.transport.empty() ? "" : "+") + std::string(name);
+    groups.push_back(std::move(group));
+  }
   std::stable_sort(groups.begin(), groups.end(), [](const LedgerGroup& a, const LedgerGroup& b) {
     if (a.axes.empty() != b.axes.empty()) return b.axes.empty();
     return a.measured_seconds > b.measured_seconds;
@@ -128,6 +137,7 @@ std::string Ledger::json() const {
                    {"phase", name_of(op.phase)},
                    {"kind", op.definition->name()},
                    {"axes", axes_of(program_, op)},
+                   {"transport", row.transport ? name_of(*row.transport) : ""},
                    {"segment", segment.name},
                    {"calls_per_step", segment.repeat},
                    {"flops", row.cost.work.flops},
@@ -143,6 +153,7 @@ std::string Ledger::json() const {
   for (const LedgerGroup& group : groups())
     sums.push_back({{"kind", group.kind},
                     {"axes", group.axes},
+                    {"transport", group.transport},
                     {"calls", group.calls},
                     {"flops", group.flops},
                     {"payload_bytes", group.payload_bytes},

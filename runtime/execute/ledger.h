@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,8 @@ std::vector<double> last_arrivals(const StepTrace& trace, const Schedule& schedu
 /// A sum of ledger rows, per step.
 struct LedgerGroup {
   std::string kind;
-  std::string axes;  ///< empty for compute
+  std::string axes;       ///< empty for compute
+  std::string transport;  ///< how its calls travelled, as in `direct`, `direct+slots`; empty for compute
   double calls = 0, flops = 0, payload_bytes = 0, wire_bytes = 0;
   double predicted_seconds = 0, measured_seconds = 0, skew_seconds = 0, exposed_seconds = 0;
 };
@@ -55,6 +57,7 @@ class Ledger {
   struct Row {
     OpCost cost;
     std::vector<float> seconds, skew, exposed;
+    std::optional<Transport> transport;  // of a collective, the last call's
     std::size_t next = 0;
     void add(double measured, double skewed, double stood);
   };

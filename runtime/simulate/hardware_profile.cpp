@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <tuple>
 
 #include "runtime/core/error.h"
 #include "runtime/simulate/collective_cost.h"
@@ -99,11 +101,16 @@ double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes) con
   return (found != kernels.end() ? found->second : memory).seconds(bytes);
 }
 
-double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, double payload_bytes) const {
+double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts) const {
   if (group_size == 1) return 0;
-  if (const auto found = collectives.find({kind, group_size}); found != collectives.end()) {
-    return found->second.seconds(payload_bytes);
+  std::optional<double> fastest;
+  for (const Transport transport : kTransports) {
+    const auto found = collectives.find({kind, group_size, hosts, transport});
+    if (found == collectives.end()) continue;
+    const double seconds = found->second.seconds(payload_bytes);
+    fastest = std::min(fastest.value_or(seconds), seconds);
   }
+  if (fastest) return *fastest;
   if (collectives.empty()) {
     throw ConfigError(
         fmt::format("hardware profile '{}' holds no collectives, but a group of {} ranks needs them; run mpirun -n {} "
@@ -111,13 +118,13 @@ double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, 
                     name, group_size, group_size));
   }
   const auto distance = [&](const auto& entry) {
-    const auto& [measured_kind, measured_size] = entry.first;
-    const double sizes = std::abs(std::log2(static_cast<double>(group_size) / measured_size));
-    return std::pair(measured_kind == kind ? 0 : 1, sizes);
+    const CollectiveKey& key = entry.first;
+    const double sizes = std::abs(std::log2(static_cast<double>(group_size) / key.ranks));
+    return std::tuple(key.kind == kind ? 0 : 1, (key.hosts > 1) == (hosts > 1) ? 0 : 1, sizes);
   };
   const auto nearest = std::min_element(collectives.begin(), collectives.end(),
                                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  const auto& [measured_kind, measured_size] = nearest->first;
+  const auto [measured_kind, measured_size, measured_hosts, transport] = nearest->first;
   const TransferCurve& curve = nearest->second;
   const double same_wire_bytes =
       wire_bytes(kind, group_size, payload_bytes) / wire_bytes(measured_kind, measured_size, 1);
@@ -125,6 +132,15 @@ double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, 
   const int steps = ring_steps(kind, group_size);
   const double step_seconds = curve.latency_seconds() / measured_steps;
   return std::max(curve.seconds(same_wire_bytes) + (steps - measured_steps) * step_seconds, steps * step_seconds);
+}
+
+Transport HardwareProfile::transport_between_hosts(CollectiveKind kind, int group_size, int hosts,
+                                                   double payload_bytes) const {
+  const auto flat = collectives.find({kind, group_size, hosts, Transport::messages});
+  const auto staged = collectives.find({kind, group_size, hosts, Transport::hierarchical});
+  if (flat == collectives.end() || staged == collectives.end()) return Transport::hierarchical;
+  return flat->second.seconds(payload_bytes) < staged->second.seconds(payload_bytes) ? Transport::messages
+                                                                                     : Transport::hierarchical;
 }
 
 }  // namespace annulus

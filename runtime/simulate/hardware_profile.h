@@ -53,9 +53,18 @@ class TransferCurve {
   Points points_;
 };
 
+/// What was measured: groups of so many ranks that lie on so many hosts, evenly.
+struct CollectiveKey {
+  CollectiveKind kind = CollectiveKind::all_reduce;
+  int ranks = 2;
+  int hosts = 1;
+  Transport transport = Transport::direct;
+  auto operator<=>(const CollectiveKey&) const = default;
+};
+
 /// What predictions know of a machine: measured by `annulus calibrate`, or written by hand for one that is not here.
 struct HardwareProfile {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;
 
   std::string name;
   std::string host;                  ///< where it was measured
@@ -73,7 +82,8 @@ struct HardwareProfile {
   double overlap_loss = 0;
   /// How many times as long a collective takes while its rank computes: what moves it has to share the cores.
   double overlap_slowdown = 1;
-  std::map<std::pair<CollectiveKind, int>, TransferCurve> collectives;  ///< by kind and size of group
+  int ranks_per_host = 0;  ///< of the job that was measured, ranks in order; 0: all on one
+  std::map<CollectiveKey, TransferCurve> collectives;
 
   /// Where a dtype was not measured, f32's rate in bytes: f64 takes twice as long.
   double product_seconds(DType dtype, double flops) const;
@@ -81,10 +91,14 @@ struct HardwareProfile {
   double attention_backward_seconds(DType dtype, double flops) const;
   /// A pass over memory by an op of this kind.
   double pass_seconds(std::string_view op_kind, double bytes) const;
-  /// Seconds of a collective's transfer; 0 for a group of one. Where (kind, size) was not measured: the nearest that
-  /// was (same kind first, then size), at the same bytes on the wire, plus the difference in steps times its latency
-  /// per step (collective_cost.h). Throws ConfigError where no collective was measured at all.
-  double collective_seconds(CollectiveKind kind, int group_size, double payload_bytes) const;
+  /// Seconds of a collective's transfer by the fastest transport measured; 0 for a group of one. Where (kind, size,
+  /// hosts) was not measured: the nearest that was (same kind first, then one or several hosts, then size), at the same
+  /// bytes on the wire, plus the difference in steps times its latency per step (collective_cost.h). Throws ConfigError
+  /// where no collective was measured at all.
+  double collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts = 1) const;
+  /// The faster of `messages` and `hierarchical` for a group that has both; `hierarchical` unless both were measured
+  /// for (kind, size, hosts).
+  Transport transport_between_hosts(CollectiveKind kind, int group_size, int hosts, double payload_bytes) const;
 
   bool operator==(const HardwareProfile&) const = default;
 };

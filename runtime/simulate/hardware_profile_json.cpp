@@ -31,6 +31,7 @@ constexpr std::array kFields = {"version",
                                 "op_overhead_seconds",
                                 "overlap_loss",
                                 "overlap_slowdown",
+                                "ranks_per_host",
                                 "collectives"};
 
 /// Reads fields of one object and keeps every problem, so that all are reported at once.
@@ -45,6 +46,19 @@ class Reader {
     if (value->is_string()) return value->get<std::string>();
     problem(field, "must be a string");
     return "";
+  }
+
+  /// The value of an enumeration that the field names.
+  template <class Values>
+  std::optional<typename Values::value_type> one_of(const char* field, const Values& values) const {
+    const std::string name = string(field);
+    std::string names;
+    for (const auto value : values) {
+      if (name_of(value) == name) return value;
+      names += (names.empty() ? "" : ", ") + std::string(name_of(value));
+    }
+    if (object_.contains(field)) problem(field, fmt::format("is '{}'; use one of {}", name, names));
+    return std::nullopt;
   }
 
   double number(const char* field, double least, double most) const {
@@ -136,20 +150,15 @@ void read_collectives(const Reader& reader, const std::string& source, HardwareP
       continue;
     }
     const Reader fields(entry, where, problems);
-    const std::string name = fields.string("kind");
     const int ranks = static_cast<int>(fields.number("ranks", 2, 1 << 24));
+    const int hosts = static_cast<int>(fields.number("hosts", 1, 1 << 24));
     auto curve = fields.curve<TransferCurve>("seconds");
-    std::string names;
-    bool known = false;
-    for (const CollectiveKind kind : kCollectiveKinds) {
-      names += (names.empty() ? "" : ", ") + std::string(name_of(kind));
-      if (name_of(kind) != name) continue;
-      known = true;
-      if (!profile.collectives.try_emplace({kind, ranks}, std::move(curve)).second) {
-        fields.problem("kind", fmt::format("{} over {} ranks is there twice", name, ranks));
-      }
-    }
-    if (!known) fields.problem("kind", fmt::format("is '{}'; use one of {}", name, names));
+    const auto kind = fields.one_of("kind", kCollectiveKinds);
+    const auto transport = fields.one_of("transport", kTransports);
+    if (!kind || !transport) continue;
+    if (!profile.collectives.try_emplace({*kind, ranks, hosts, *transport}, std::move(curve)).second)
+      fields.problem("kind", fmt::format("{} over {} ranks on {} hosts by {} is there twice", name_of(*kind), ranks,
+                                         hosts, name_of(*transport)));
   }
 }
 
@@ -187,10 +196,14 @@ std::string to_json(const HardwareProfile& profile) {
   json["op_overhead_seconds"] = profile.op_overhead_seconds;
   json["overlap_loss"] = profile.overlap_loss;
   json["overlap_slowdown"] = profile.overlap_slowdown;
+  json["ranks_per_host"] = profile.ranks_per_host;
   json["collectives"] = Json::array();
   for (const auto& [key, curve] : profile.collectives) {
-    json["collectives"].push_back(
-        {{"kind", std::string(name_of(key.first))}, {"ranks", key.second}, {"seconds", curve.points()}});
+    json["collectives"].push_back({{"kind", name_of(key.kind)},
+                                   {"ranks", key.ranks},
+                                   {"hosts", key.hosts},
+                                   {"transport", name_of(key.transport)},
+                                   {"seconds", curve.points()}});
   }
   return json.dump(1) + "\n";
 }
@@ -229,6 +242,7 @@ HardwareProfile parse_hardware_profile(const std::string& text, const std::strin
   profile.op_overhead_seconds = reader.number("op_overhead_seconds", 0, 1);
   profile.overlap_loss = reader.number("overlap_loss", 0, 1);
   profile.overlap_slowdown = reader.number("overlap_slowdown", 1, 1e6);
+  profile.ranks_per_host = static_cast<int>(reader.number("ranks_per_host", 0, 1 << 24));
   read_collectives(reader, source, profile, problems);
   if (!problems.empty()) throw ConfigError(problems);
   return profile;

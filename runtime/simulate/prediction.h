@@ -17,6 +17,9 @@ struct OpCost {
 };
 OpCost cost_of(const Program& program, const Op& op);
 
+/// On how many hosts the group of this rank over `axes` is, where ranks lie on them in order, so many each; 0: on one.
+int hosts_of(const MeshAxes& mesh, AxisSet axes, int ranks_per_host);
+
 /// When an op would run, within one run of its segment.
 struct OpPrediction {
   double seconds = 0;  ///< of the kernel, or of the transfer

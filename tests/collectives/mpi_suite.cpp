@@ -45,6 +45,7 @@ void run(const annulus::MpiOptions& mpi, const char* what, BufferMemory buffers 
   const auto world = annulus::mpi_world(mpi);
   annulus::SuiteOptions options;
   options.buffers = buffers;
+  if (world->has_hierarchy()) options.order = annulus::SumOrder::any;
   options.seed = common_seed(*world);
   if (world->rank() == 0) {
     fmt::print("{} ranks, {}: seed {}\n", world->size(), what, options.seed);
@@ -67,6 +68,7 @@ int main() {
     run({}, "in shared memory", BufferMemory::shared);
     run({.window_slot_bytes = 512}, "a window of many rounds");
     run({.window_slot_bytes = 512}, "now in shared memory, now not", BufferMemory::mixed);
+    run({.host_salt = static_cast<std::uint64_t>(mpi.rank() / 2)}, "as on hosts of two", BufferMemory::mixed);
     run({.window_slot_bytes = 0}, "messages");
     run({.largest_count = 100, .small_bytes = 0, .scratch_bytes = 700, .window_slot_bytes = 0},
         "messages of derived types, many segments");

@@ -94,6 +94,20 @@ TEST(HardwareProfile, CollectivesAskedFor) {
   EXPECT_THROW((void)profile.collective_seconds(CollectiveKind::all_reduce, 2, 8), ConfigError);
 }
 
+TEST(HardwareProfile, TheFasterTransportIsChosen) {
+  HardwareProfile profile = example();
+  const auto kind = CollectiveKind::all_gather;
+  EXPECT_EQ(profile.transport_between_hosts(kind, 4, 2, 100), Transport::hierarchical) << "nothing measured";
+  profile.collectives[{kind, 4, 2, Transport::messages}] = TransferCurve({{100, 1e-6}, {10000, 5e-6}});
+  EXPECT_EQ(profile.transport_between_hosts(kind, 4, 2, 100), Transport::hierarchical) << "one measured";
+  profile.collectives[{kind, 4, 2, Transport::hierarchical}] = TransferCurve({{100, 2e-6}, {10000, 3e-6}});
+  EXPECT_EQ(profile.transport_between_hosts(kind, 4, 2, 100), Transport::messages);
+  EXPECT_EQ(profile.transport_between_hosts(kind, 4, 2, 10000), Transport::hierarchical);
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(kind, 4, 100, 2), 1e-6);
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(kind, 4, 10000, 2), 3e-6);
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(kind, 4, 10000, 3), 3e-6) << "several hosts are nearest to several";
+}
+
 TEST(HardwareProfile, JsonRoundTrip) {
   const HardwareProfile profile = example();
   EXPECT_EQ(parse_hardware_profile(to_json(profile), "text"), profile);
@@ -127,9 +141,9 @@ TEST(HardwareProfile, BadInputIsNamed) {
   EXPECT_TRUE(problems_of(good).empty());
   EXPECT_EQ(problems_of("{").size(), 1u);
   EXPECT_EQ(problems_of("[]").at(0), "p.json is no hardware profile: its JSON is no object");
-  EXPECT_GE(problems_of("{\"version\": 1}").size(), 11u);  // all that is missing, at once
-  EXPECT_EQ(problems_of(replaced(good, "\"version\": 1", "\"version\": 7")).at(0),
-            "p.json: version 7 cannot be read, only 1; run annulus calibrate again");
+  EXPECT_GE(problems_of("{\"version\": 2}").size(), 11u);  // all that is missing, at once
+  EXPECT_EQ(problems_of(replaced(good, "\"version\": 2", "\"version\": 7")).at(0),
+            "p.json: version 7 cannot be read, only 2; run annulus calibrate again");
   EXPECT_EQ(problems_of(replaced(good, "\"host\"", "\"hots\"")),
             (std::vector<std::string>{"p.json: hots is no field of a profile", "p.json: host is missing"}));
   EXPECT_EQ(problems_of(replaced(good, "\"overlap_loss\": 0.25", "\"overlap_loss\": 2.5")).at(0),
@@ -138,7 +152,7 @@ TEST(HardwareProfile, BadInputIsNamed) {
             "p.json: products has the unknown type 'f63'; use f32, f64");
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"shuffle\"")).size(), 1u);
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"all_reduce\"")).at(0),
-            "p.json: collectives[1].kind all_reduce over 2 ranks is there twice");
+            "p.json: collectives[1].kind all_reduce over 2 ranks on 1 hosts by direct is there twice");
   EXPECT_EQ(problems_of(replaced(good, "\"f32\"", "\"f64\"")).size(), 1u);
 }
 
