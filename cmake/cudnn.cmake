@@ -1,0 +1,23 @@
+# cuDNN: the library comes with the toolkit or a package of its own, its frontend is headers alone, from a wheel.
+set(ANNULUS_CUDNN_FRONTEND nvidia-cudnn-frontend==1.32.0)
+find_path(ANNULUS_cudnn_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+find_library(ANNULUS_cudnn_cudnn cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
+find_path(ANNULUS_cudnn_frontend_INCLUDE cudnn_frontend.h HINTS ${PROJECT_BINARY_DIR}/cudnn_frontend/include)
+if(NOT ANNULUS_cudnn_frontend_INCLUDE)
+  set(folder ${PROJECT_BINARY_DIR}/cudnn_frontend)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  message(STATUS "Fetching ${ANNULUS_CUDNN_FRONTEND}")
+  execute_process(COMMAND ${Python3_EXECUTABLE} -m pip download --quiet --no-deps --only-binary :all: --dest ${folder}
+                          ${ANNULUS_CUDNN_FRONTEND} RESULT_VARIABLE failed)
+  file(GLOB wheel ${folder}/nvidia_cudnn_frontend-*.whl)
+  if(failed OR NOT wheel)
+    message(FATAL_ERROR "cuDNN's frontend headers are not here, and pip cannot fetch them; unpack the wheel "
+                        "${ANNULUS_CUDNN_FRONTEND} anywhere and give -D ANNULUS_cudnn_frontend_INCLUDE=FOLDER/include")
+  endif()
+  file(ARCHIVE_EXTRACT INPUT ${wheel} DESTINATION ${folder} PATTERNS "include/*")
+  find_path(ANNULUS_cudnn_frontend_INCLUDE cudnn_frontend.h HINTS ${folder}/include REQUIRED)
+endif()
+add_library(annulus_cudnn INTERFACE)
+add_library(annulus::cudnn ALIAS annulus_cudnn)
+target_include_directories(annulus_cudnn SYSTEM INTERFACE ${ANNULUS_cudnn_INCLUDE} ${ANNULUS_cudnn_frontend_INCLUDE})
+target_link_libraries(annulus_cudnn INTERFACE ${ANNULUS_cudnn_cudnn} CUDA::nvrtc)
