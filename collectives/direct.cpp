@@ -1,11 +1,16 @@
 #include "collectives/direct.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "collectives/reduce.h"
 
 namespace annulus {
 namespace {
+
+/// From this size on of what a rank sends, results go past the caches. (2 ranks, 64 MiB reduced out of place: 4.8 ms
+/// against 9.5 ms; 16 MiB: 1.2 ms either way; 1 MiB: 45 us against 33 us.)
+constexpr std::int64_t kStreamedBytes = std::int64_t{16} << 20;
 
 constexpr std::int64_t kCacheLine = 64;  // bytes; no two ranks write to one
 
@@ -16,6 +21,10 @@ std::int64_t slice_begin(const Request& request, int size, int part) {
   return request.count * part / size / line * line;
 }
 
+Stores stores_of(const Request& request) {
+  return request.bytes() >= kStreamedBytes ? Stores::streaming : Stores::cached;
+}
+
 bool is_sliced(CollectiveKind kind) { return kind == CollectiveKind::all_reduce || kind == CollectiveKind::reduce; }
 
 void reduce_into(std::span<const Request> requests, std::int64_t begin, std::int64_t count,
@@ -24,7 +33,8 @@ void reduce_into(std::span<const Request> requests, std::int64_t begin, std::int
   std::vector<const std::byte*> inputs;
   for (const Request& request : requests)
     inputs.push_back(static_cast<const std::byte*>(request.send) + begin * size_of(own.dtype));
-  reduce_in_order(inputs, outputs, count, own.dtype, own.reduction);
+  const bool in_place = std::find(inputs.begin(), inputs.end(), outputs.front()) != inputs.end();
+  reduce_in_order(inputs, outputs, count, own.dtype, own.reduction, in_place ? Stores::cached : stores_of(own));
 }
 
 }  // namespace
@@ -40,7 +50,7 @@ void perform(std::span<const Request> requests, int part, std::int64_t begin, st
   const std::int64_t element = size_of(own.dtype), offset = begin * element, bytes = count * element;
   const auto of = [&](int rank) -> const Request& { return requests[static_cast<std::size_t>(rank)]; };
   const auto copy = [&](std::byte* target, const std::byte* source) {
-    copy_bytes(target + offset, source + offset, bytes);
+    copy_bytes(target + offset, source + offset, bytes, stores_of(own));
   };
   switch (own.kind) {
     case CollectiveKind::all_reduce:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <set>
 
 #include "runtime/ops/op_table.h"
 #include "runtime/simulate/collective_cost.h"
@@ -26,6 +27,24 @@ double compute_seconds(const Program& program, const Op& op, const Work& work, c
 }
 
 }  // namespace
+
+int hosts_of(const MeshAxes& mesh, AxisSet axes, int ranks_per_host) {
+  if (ranks_per_host == 0) return 1;
+  std::set<int> hosts;
+  for (int member = 0; member < mesh.size(axes); ++member) {
+    // Its number in the mesh: along the axes of the group its own coordinates, along all others this rank's.
+    int rank = 0, stride = 1, rest = member;
+    for (int axis = mesh.count() - 1; axis >= 0; --axis) {
+      const int size = mesh[axis].size;
+      const bool in_group = axes.contains(axis);
+      rank += stride * (in_group ? rest % size : mesh[axis].coordinate);
+      if (in_group) rest /= size;
+      stride *= size;
+    }
+    hosts.insert(rank / ranks_per_host);
+  }
+  return static_cast<int>(hosts.size());
+}
 
 OpCost cost_of(const Program& program, const Op& op) {
   std::vector<ValueType> inputs, outputs;
@@ -88,7 +107,8 @@ class Walk {
     if (const auto call = op.definition->collective()) {
       Lane& lane = lanes_[static_cast<std::size_t>(schedule_.lanes[static_cast<std::size_t>(index)])];
       prediction_of(index).seconds =
-          profile_.collective_seconds(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes));
+          profile_.collective_seconds(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes),
+                                      hosts_of(program_.mesh(), call->axes, profile_.ranks_per_host));
       lane.queue.push_back(index);
       if (lane.queue.size() == 1) begin_first(lane, now_);
       return;

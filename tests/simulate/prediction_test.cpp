@@ -78,5 +78,19 @@ TEST(Prediction, ComputeBesideTransfersTakesLonger) {
   EXPECT_NEAR(step.exposed_seconds, 0.5 * kTransfer, 1e-9);
 }
 
+TEST(Prediction, HostsOfAGroup) {
+  // Ranks 0 to 11 in order; this one is dp 1, cp 0, tp 2 of 2 x 2 x 3: rank 8.
+  const MeshAxes mesh{{{"dp", 2, 1}, {"cp", 2, 0}, {"tp", 3, 2}}, {}};
+  const AxisSet dp(0), cp(1), tp(2);
+  EXPECT_EQ(hosts_of(mesh, tp, 3), 1);       // 6, 7, 8
+  EXPECT_EQ(hosts_of(mesh, tp, 4), 2);       // 6, 7 | 8
+  EXPECT_EQ(hosts_of(mesh, cp, 3), 2);       // 8 | 11
+  EXPECT_EQ(hosts_of(mesh, cp, 6), 1);       // 8, 11
+  EXPECT_EQ(hosts_of(mesh, dp, 6), 2);       // 2 | 8
+  EXPECT_EQ(hosts_of(mesh, dp | cp, 3), 4);  // 2 | 5 | 8 | 11
+  EXPECT_EQ(hosts_of(mesh, dp | cp | tp, 6), 2);
+  EXPECT_EQ(hosts_of(mesh, dp | cp | tp, 0), 1);  // all on one
+}
+
 }  // namespace
 }  // namespace annulus
