@@ -1,0 +1,260 @@
+#include "tests/collectives/nccl_fake.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "runtime/core/error.h"
+
+namespace annulus {
+
+namespace {
+
+/// A part of a call, as one rank gives it; several ranks' parts make it happen.
+struct Part {
+  std::string name;
+  NcclLibrary::Call call;
+  bool done = false;
+};
+
+}  // namespace
+
+/// What all ranks of a group share.
+struct SharedGroup {
+  int size = 0;
+  std::vector<std::vector<std::shared_ptr<Part>>> collectives;  // by number of the call, then by rank
+  std::map<std::pair<int, int>, std::deque<std::shared_ptr<Part>>> sends, receives;
+};
+
+struct NcclLibrary::Group {
+  std::shared_ptr<SharedGroup> shared;
+  int rank = 0;
+  std::size_t collectives = 0;
+  int questions = 0;  // to be asked before it is accepted
+  bool in_progress = false, ended = false, finalized = false;
+  std::vector<std::shared_ptr<Part>> asked;
+};
+
+struct NcclLibrary::Mark {
+  std::vector<std::shared_ptr<Part>> behind;
+};
+
+namespace testing {
+
+struct NcclFabric::State {
+  std::mutex mutex;
+  std::mt19937_64 engine;
+  std::map<std::string, std::shared_ptr<SharedGroup>> groups;
+  int ids = 0;
+  bool frozen = false;
+};
+
+namespace {
+
+template <class T>
+void reduce_into(const std::vector<std::shared_ptr<Part>>& parts, std::int64_t first, std::int64_t count, T* to) {
+  std::vector<T> result(static_cast<std::size_t>(count));
+  for (std::size_t rank = 0; rank < parts.size(); ++rank) {
+    const T* from = static_cast<const T*>(parts[rank]->call.send) + first;
+    for (std::size_t i = 0; i < result.size(); ++i) {
+      const T x = from[i];
+      result[i] = rank == 0 ? x : parts[0]->call.reduction == Reduction::sum ? result[i] + x : std::max(result[i], x);
+    }
+  }
+  std::copy(result.begin(), result.end(), to);
+}
+
+void reduce_part(const std::vector<std::shared_ptr<Part>>& parts, std::int64_t first, std::int64_t count, void* to) {
+  switch (parts[0]->call.dtype) {
+    case DType::f32:
+      return reduce_into(parts, first, count, static_cast<float*>(to));
+    case DType::f64:
+      return reduce_into(parts, first, count, static_cast<double*>(to));
+    case DType::i32:
+      return reduce_into(parts, first, count, static_cast<std::int32_t*>(to));
+  }
+}
+
+/// All ranks have come: what NCCL would do.
+void perform(const std::vector<std::shared_ptr<Part>>& parts) {
+  const NcclLibrary::Call& first = parts[0]->call;
+  const std::int64_t bytes = first.count * size_of(first.dtype);
+  const auto size = static_cast<std::int64_t>(parts.size());
+  for (const auto& part : parts) {
+    if (part->name != parts[0]->name || part->call.count != first.count || part->call.dtype != first.dtype ||
+        part->call.reduction != first.reduction || part->call.root != first.root)
+      throw CollectiveError("ranks call " + part->name + " and " + parts[0]->name + " at one place");
+  }
+  const auto give = [&](const void* from, void* to, std::int64_t n) {
+    if (from != to) std::memmove(to, from, static_cast<std::size_t>(n));
+  };
+  std::vector<std::vector<std::byte>> results;  // made before any is written: some are in place
+  for (std::int64_t rank = 0; rank < size; ++rank) {
+    const bool gathers = parts[0]->name == "all_gather";
+    std::vector<std::byte> result(static_cast<std::size_t>(gathers ? size * bytes : bytes));
+    if (gathers) {
+      for (std::int64_t peer = 0; peer < size; ++peer)
+        give(parts[static_cast<std::size_t>(peer)]->call.send, result.data() + peer * bytes, bytes);
+    } else if (parts[0]->name == "broadcast") {
+      give(parts[static_cast<std::size_t>(first.root)]->call.send, result.data(), bytes);
+    } else {
+      reduce_part(parts, parts[0]->name == "reduce_scatter" ? rank * first.count : 0, first.count, result.data());
+    }
+    results.push_back(std::move(result));
+  }
+  for (std::int64_t rank = 0; rank < size; ++rank) {
+    if (parts[0]->name == "reduce" && rank != first.root) continue;
+    const auto& result = results[static_cast<std::size_t>(rank)];
+    give(result.data(), parts[static_cast<std::size_t>(rank)]->call.receive, static_cast<std::int64_t>(result.size()));
+  }
+  for (const auto& part : parts) part->done = true;
+}
+
+class FakeNccl final : public NcclLibrary {
+ public:
+  FakeNccl(std::shared_ptr<NcclFabric::State> state, std::vector<std::string>* issued)
+      : state_(std::move(state)), issued_(issued) {}
+
+  Id new_id() override {
+    const std::lock_guard lock(state_->mutex);
+    Id id{};
+    const std::string name = "group " + std::to_string(state_->ids++);
+    std::memcpy(id.data(), name.data(), name.size());
+    return id;
+  }
+  Group* connect(const Id& id, int size, int rank) override {
+    const std::lock_guard lock(state_->mutex);
+    auto& shared = state_->groups[reinterpret_cast<const char*>(id.data())];
+    if (!shared) shared = std::make_shared<SharedGroup>();
+    if (shared->size != 0 && shared->size != size) throw CollectiveError("ranks do not agree on a group's size");
+    shared->size = size;
+    auto group = std::make_unique<Group>();
+    group->shared = shared;
+    group->rank = rank;
+    begin(*group);
+    return group.release();
+  }
+  bool accepted(Group& group) override {
+    const std::lock_guard lock(state_->mutex);
+    if (state_->frozen || group.questions-- > 0) return false;
+    group.in_progress = false;
+    return true;
+  }
+  void finalize(Group& group) override {
+    const std::lock_guard lock(state_->mutex);
+    require_settled(group);
+    for (const auto& part : group.asked)
+      if (!part->done) throw CollectiveError("a group is left with a call under way");
+    group.finalized = true;
+    begin(group);
+  }
+  void destroy(Group& group) override {
+    const std::unique_ptr<Group> owned(&group);
+    if (!group.ended && (!group.finalized || group.in_progress)) throw InternalError("destroyed, but not finalized");
+  }
+  void abort(Group& group) override {
+    const std::lock_guard lock(state_->mutex);
+    group.ended = true;
+  }
+
+  void begin_calls() override { together_ = true; }
+  void end_calls() override {
+    together_ = false;
+    const std::lock_guard lock(state_->mutex);
+    for (Group* group : called_) begin(*group);
+    called_.clear();
+  }
+  void all_reduce(Group& group, const Call& call) override { collective(group, "all_reduce", call); }
+  void all_gather(Group& group, const Call& call) override { collective(group, "all_gather", call); }
+  void reduce_scatter(Group& group, const Call& call) override { collective(group, "reduce_scatter", call); }
+  void broadcast(Group& group, const Call& call) override { collective(group, "broadcast", call); }
+  void reduce(Group& group, const Call& call) override { collective(group, "reduce", call); }
+  void send(Group& group, const Call& call) override { message(group, "send", call); }
+  void receive(Group& group, const Call& call) override { message(group, "recv", call); }
+  void copy(Group& group, const void* from, void* to, std::int64_t bytes) override {
+    note(group, "copy");
+    if (bytes > 0) std::memmove(to, from, static_cast<std::size_t>(bytes));
+  }
+
+  Mark* mark(Group& group) override {
+    const std::lock_guard lock(state_->mutex);
+    require_settled(group);
+    return new Mark{group.asked};
+  }
+  bool passed(Mark& mark) override {
+    const std::lock_guard lock(state_->mutex);
+    return std::all_of(mark.behind.begin(), mark.behind.end(), [](const auto& part) { return part->done; });
+  }
+  void release(Mark& mark) override { delete &mark; }
+
+ private:
+  void begin(Group& group) {
+    group.in_progress = true;
+    group.questions = static_cast<int>(state_->engine() % 4);
+  }
+  static void require_settled(const Group& group) {
+    if (group.ended || group.in_progress) throw InternalError("a call on a group that is in progress, or at its end");
+  }
+  void note(Group& group, const std::string& name) {
+    if (!together_) throw InternalError("a call outside of begin_calls and end_calls");
+    require_settled(group);
+    if (issued_ != nullptr) issued_->push_back(name);
+    if (std::find(called_.begin(), called_.end(), &group) == called_.end()) called_.push_back(&group);
+  }
+  void collective(Group& group, const char* name, const Call& call) {
+    const std::lock_guard lock(state_->mutex);
+    note(group, name);
+    auto part = std::make_shared<Part>(Part{name, call});
+    group.asked.push_back(part);
+    auto& all = group.shared->collectives;
+    if (all.size() <= group.collectives) all.resize(group.collectives + 1);
+    auto& parts = all[group.collectives++];
+    parts.resize(static_cast<std::size_t>(group.shared->size));
+    parts[static_cast<std::size_t>(group.rank)] = std::move(part);
+    if (std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p != nullptr; })) perform(parts);
+  }
+  void message(Group& group, const char* name, const Call& call) {
+    const std::lock_guard lock(state_->mutex);
+    note(group, name);
+    auto part = std::make_shared<Part>(Part{name, call});
+    group.asked.push_back(part);
+    const bool sends = std::string(name) == "send";
+    const std::pair ends = sends ? std::pair(group.rank, call.root) : std::pair(call.root, group.rank);
+    auto &sent = group.shared->sends[ends], &received = group.shared->receives[ends];
+    (sends ? sent : received).push_back(std::move(part));
+    while (!sent.empty() && !received.empty()) {
+      const Call &from = sent.front()->call, &to = received.front()->call;
+      if (from.count != to.count || from.dtype != to.dtype) throw CollectiveError("the ends of a message differ");
+      if (from.count > 0)
+        std::memmove(to.receive, from.send, static_cast<std::size_t>(from.count * size_of(from.dtype)));
+      sent.front()->done = received.front()->done = true;
+      sent.pop_front();
+      received.pop_front();
+    }
+  }
+
+  std::shared_ptr<NcclFabric::State> state_;
+  std::vector<std::string>* issued_;
+  bool together_ = false;
+  std::vector<Group*> called_;
+};
+
+}  // namespace
+
+NcclFabric::NcclFabric(std::uint64_t seed) : state_(std::make_shared<State>()) { state_->engine.seed(seed); }
+NcclFabric::~NcclFabric() = default;
+std::unique_ptr<NcclLibrary> NcclFabric::library(std::vector<std::string>* issued) {
+  return std::make_unique<FakeNccl>(state_, issued);
+}
+void NcclFabric::freeze() {
+  const std::lock_guard lock(state_->mutex);
+  state_->frozen = true;
+}
+
+}  // namespace testing
+}  // namespace annulus

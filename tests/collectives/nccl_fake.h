@@ -1,0 +1,28 @@
+#pragma once
+
+#include <memory>
+
+#include "collectives/nccl_library.h"
+
+namespace annulus::testing {
+
+/// Stands in for NCCL among ranks that are threads: buffers are the host's, calls return in progress and are accepted
+/// after a random number of questions, and every rule that NCCL leaves undefined when broken is an error here: a call
+/// on a group that is in progress, ranks of a group that call different things, a group used after its end.
+class NcclFabric {
+ public:
+  explicit NcclFabric(std::uint64_t seed);
+  ~NcclFabric();
+
+  /// The library as one rank sees it. `issued`, if given, collects the names of its calls in their order.
+  std::unique_ptr<NcclLibrary> library(std::vector<std::string>* issued = nullptr);
+  /// Every call from then on stays in progress for ever, as when a rank has died.
+  void freeze();
+
+  struct State;
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace annulus::testing
