@@ -9,18 +9,21 @@
 namespace annulus {
 namespace {
 
-/// Calls `run(local, global, count)` for each run of elements that lie side by side both in this rank's shard and in
-/// the whole value: element offsets, count elements, padding left out. Works for any sharding of any dims.
-void for_each_run(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type,
-                  const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& run) {
+/// Runs of elements that lie side by side both in a shard and in the whole value.
+std::int64_t runs_of(const ValueType& type) { return type.shape.elements(0, type.shape.rank() - 1); }
+std::int64_t run_length(const ValueType& type) { return type.shape[type.shape.rank() - 1]; }
+
+/// Calls `run(local, global, count)` for runs [first, last) of this rank's shard: element offsets, count elements,
+/// padding left out. Works for any sharding of any dims.
+void for_each_run(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, std::int64_t first,
+                  std::int64_t last, const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& run) {
   const int rank = type.shape.rank();
   Shape index = type.shape;
   for (int dim = 0; dim < rank; ++dim) index[dim] = 0;
   std::int64_t offsets[Shape::kMaxRank];
   for (int dim = 0; dim < rank; ++dim) offsets[dim] = shard_offset(mesh, type, dim);
-  const std::int64_t length = type.shape[rank - 1];
-  const std::int64_t runs = type.shape.elements(0, rank - 1);
-  for (std::int64_t r = 0; r < runs; ++r) {
+  const std::int64_t length = run_length(type);
+  for (std::int64_t r = first; r < last; ++r) {
     std::int64_t left = r, global = 0;
     for (int dim = rank - 2; dim >= 0; --dim) {
       index[dim] = left % type.shape[dim];
@@ -50,34 +53,39 @@ ValueId ParameterTable::get(const std::string& name, const Shape& shape, const O
   return value;
 }
 
-std::vector<double> initial_values(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type,
-                                   std::uint64_t seed) {
-  std::vector<double> values(static_cast<std::size_t>(type.shape.elements()), 0.0);
+void initial_values(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, std::uint64_t seed,
+                    const InitialPiece& give) {
+  constexpr std::int64_t kPiece = 1 << 18;  // elements, about
   const PhiloxKey key = stream_key(seed, "initial." + parameter.name);
-  for_each_run(mesh, parameter, type, [&](std::int64_t local, std::int64_t global, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      double& value = values[static_cast<std::size_t>(local + i)];
-      switch (parameter.initializer.kind) {
-        case Initializer::Kind::zeros:
-          value = 0;
-          break;
-        case Initializer::Kind::ones:
-          value = 1;
-          break;
-        case Initializer::Kind::normal:
-          value = parameter.initializer.std * normal(key, static_cast<std::uint64_t>(global + i));
-          break;
-      }
+  const auto value = [&](std::int64_t index) {
+    switch (parameter.initializer.kind) {
+      case Initializer::Kind::zeros:
+        return 0.0;
+      case Initializer::Kind::ones:
+        return 1.0;
+      case Initializer::Kind::normal:
+        return parameter.initializer.std * normal(key, static_cast<std::uint64_t>(index));
     }
-  });
-  return values;
+    throw InternalError("unknown kind of initial value");
+  };
+  const std::int64_t length = run_length(type), at_once = std::max<std::int64_t>(1, kPiece / length);
+  std::vector<double> values;
+  for (std::int64_t first = 0; first < runs_of(type); first += at_once) {
+    const std::int64_t last = std::min(first + at_once, runs_of(type));
+    values.assign(static_cast<std::size_t>((last - first) * length), 0.0);
+    for_each_run(mesh, parameter, type, first, last, [&](std::int64_t local, std::int64_t global, std::int64_t count) {
+      for (std::int64_t i = 0; i < count; ++i)
+        values[static_cast<std::size_t>(local - first * length + i)] = value(global + i);
+    });
+    give(first * length, values);
+  }
 }
 
 void take_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* whole,
                 std::byte* local) {
   const std::int64_t size = size_of(type.dtype);
   std::memset(local, 0, static_cast<std::size_t>(type.bytes()));
-  for_each_run(mesh, parameter, type, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+  for_each_run(mesh, parameter, type, 0, runs_of(type), [&](std::int64_t to, std::int64_t from, std::int64_t count) {
     std::memcpy(local + to * size, whole + from * size, static_cast<std::size_t>(count * size));
   });
 }
@@ -85,7 +93,7 @@ void take_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueTyp
 void put_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* local,
                std::byte* whole) {
   const std::int64_t size = size_of(type.dtype);
-  for_each_run(mesh, parameter, type, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+  for_each_run(mesh, parameter, type, 0, runs_of(type), [&](std::int64_t from, std::int64_t to, std::int64_t count) {
     std::memcpy(whole + to * size, local + from * size, static_cast<std::size_t>(count * size));
   });
 }

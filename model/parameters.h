@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,9 +51,12 @@ class ParameterTable {
   std::vector<Parameter> parameters_;
 };
 
-/// This rank's shard of a parameter's initial value, as f64: a function of seed, name and global index alone.
-std::vector<double> initial_values(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type,
-                                   std::uint64_t seed);
+/// This rank's shard of a parameter's initial value, as f64: a function of seed, name and global index alone. Given
+/// piece by piece, `first` being the index of a piece's first element in the shard, so that there is no second copy of
+/// it.
+using InitialPiece = std::function<void(std::int64_t first, std::span<const double> values)>;
+void initial_values(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, std::uint64_t seed,
+                    const InitialPiece& give);
 
 /// Copies this rank's shard of `whole` (the unpadded, whole value, elements of `element_bytes`) into `local`; rows of
 /// padding become zero. And the other way round: the shard's elements to their places in `whole`.

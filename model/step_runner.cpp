@@ -20,6 +20,21 @@ std::vector<double> read_floats(const Executor& executor, ValueId id) {
   });
 }
 
+void write_initial_values(Executor& executor, const std::vector<Parameter>& parameters, std::uint64_t seed) {
+  for (const Parameter& parameter : parameters) {
+    const ValueType& type = executor.program().type(parameter.value);
+    initial_values(executor.program().mesh(), parameter, type, seed,
+                   [&](std::int64_t first, std::span<const double> values) {
+                     dispatch_float(type.dtype, [&](auto zero) {
+                       const std::vector<decltype(zero)> converted(values.begin(), values.end());
+                       const std::int64_t size = size_of(type.dtype);
+                       executor.write_part(parameter.value, converted.data(), first * size,
+                                           static_cast<std::int64_t>(converted.size()) * size);
+                     });
+                   });
+  }
+}
+
 void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch& batch, std::int64_t step_number) {
   executor.write(inputs.ids, batch.ids.data());
   executor.write(inputs.targets, batch.targets.data());
@@ -41,13 +56,9 @@ StepRunner::StepRunner(TrainStep step, const StepOptions& options, Device& devic
       executor_(step_.program, device, std::move(communicators), executor_options) {}
 
 void StepRunner::initialize() {
-  for (const Parameter& parameter : step_.parameters)
-    write_floats(executor_, parameter.value,
-                 initial_values(mesh(), parameter, step_.program.type(parameter.value), options_.seed));
+  write_initial_values(executor_, step_.parameters, options_.seed);
   for (const auto& [name, leaf] : step_.program.leaves())
-    if (step_.program.value(leaf).role == Role::state)
-      write_floats(executor_, leaf,
-                   std::vector<double>(static_cast<std::size_t>(step_.program.type(leaf).shape.elements())));
+    if (step_.program.value(leaf).role == Role::state) executor_.clear(leaf);
 }
 
 void StepRunner::load(const Parameter& parameter, const std::byte* whole) {

@@ -67,6 +67,9 @@ class StepRunner {
 void write_floats(Executor& executor, ValueId id, std::span<const double> values);
 std::vector<double> read_floats(const Executor& executor, ValueId id);
 
+/// Fills weights from the seed.
+void write_initial_values(Executor& executor, const std::vector<Parameter>& parameters, std::uint64_t seed);
+
 /// Binds a micro-batch's inputs.
 void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch& batch, std::int64_t step_number);
 

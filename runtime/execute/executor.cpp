@@ -109,6 +109,15 @@ void Executor::read(ValueId id, void* to) const {
   device_.copy_from_device(to, from.data, from.bytes());
 }
 
+void Executor::write_part(ValueId id, const void* from, std::int64_t offset, std::int64_t bytes) {
+  device_.copy_to_device(tensor(id).data + offset, from, bytes);
+}
+
+void Executor::clear(ValueId id) {
+  const Tensor to = tensor(id);
+  device_.fill(to.data, 0, to.bytes());
+}
+
 const StepTrace& Executor::run(const Bind& bind, Overlap overlap) {
   trace_.events.clear();
   trace_.begin = now_seconds();

@@ -72,6 +72,9 @@ class Executor {
   /// Copies a whole local value in or out; of leaves and of values that the program keeps, between steps.
   void write(ValueId id, const void* from);
   void read(ValueId id, void* to) const;
+  /// Copies `bytes` bytes to where they lie `offset` bytes from the value's begin; and makes all of its bytes zero.
+  void write_part(ValueId id, const void* from, std::int64_t offset, std::int64_t bytes);
+  void clear(ValueId id);
 
   /// Runs one step. `bind` is called before every run of a segment, to write its inputs. Throws what kernels and
   /// collectives throw.

@@ -68,9 +68,7 @@ std::vector<double> evaluate(const MeshShape& mesh_shape, const StepOptions& opt
     CpuDevice device(1);
     const EvaluateStep step = record_evaluate_step(mesh, options);
     Executor executor(step.program, device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); });
-    for (const Parameter& parameter : step.parameters)
-      write_floats(executor, parameter.value,
-                   initial_values(mesh, parameter, step.program.type(parameter.value), options.seed));
+    write_initial_values(executor, step.parameters, options.seed);
     executor.run([&](const Segment&, int) {
       bind_batch(executor, step.inputs,
                  assemble_batch(mesh, options, 0, random_sequences(options.seed, options.model.vocabulary)), 0);
