@@ -143,6 +143,8 @@ int run_plan(Arguments arguments) {
              step_options.micro_sequences, step_options.sequence_length);
   const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace);
   print_memory(step.program, plan);
+  fmt::print("beside the arena, on the host: {:.2f} MB while weights are read or written\n",
+             static_cast<double>(memory_need_of(step, plan).host_bytes) / kMega);
   print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);
