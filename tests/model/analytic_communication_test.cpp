@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "model/analytic/communication.h"
 #include "model/analytic/parameters.h"
@@ -110,6 +111,34 @@ TEST(AnalyticCommunication, Ring) {
   s.p = 2;  // dK and dV travel wider than K and V
   const std::int64_t message = 2 * 2 * (48 / 4) * 8 * 64;
   EXPECT_EQ(sum_of(s, Kind::shift, "cp").payload_bytes, s.m * s.L * 3 * message * (2 + 2 + 4));
+}
+
+// Section 4: RS(p_g N_rank) + AG(p N_rank), which is on the wire what the all-reduce is; nothing where W R = 1.
+TEST(AnalyticCommunication, ZeroOne) {
+  Symbols s = small();
+  s.zero1 = true;
+  EXPECT_TRUE(communication_items(s).empty());
+  s.W = 2;
+  s.R = 2;
+  s.p = 2;
+  using Role = CommunicationRole;
+  std::map<std::pair<Role, Kind>, std::int64_t> bytes;
+  double sharded = 0, whole = 0;
+  for (const CommunicationItem& item : communication_items(s)) {
+    if (item.role != Role::gradients && item.role != Role::weights) continue;
+    EXPECT_EQ(item.axes, "dp+cp");
+    bytes[{item.role, item.kind}] += item.payload_bytes;
+  }
+  const std::int64_t count = parameters_on_rank(s);
+  EXPECT_EQ(bytes, (std::map<std::pair<Role, Kind>, std::int64_t>{{{Role::gradients, Kind::reduce_scatter}, 4 * count},
+                                                                  {{Role::weights, Kind::all_gather}, 2 * count}}));
+  s.p = 4;
+  for (const CommunicationItem& item : communication_items(s))
+    if (item.role == Role::gradients || item.role == Role::weights) sharded += item.wire_bytes();
+  s.zero1 = false;
+  for (const CommunicationItem& item : communication_items(s))
+    if (item.role == Role::gradients) whole += item.wire_bytes();
+  EXPECT_DOUBLE_EQ(sharded, whole);
 }
 
 TEST(AnalyticCommunication, GroupedQueriesMoveFewerKeys) {
