@@ -39,7 +39,8 @@ if(ANNULUS_SANITIZE)
 endif()
 
 # annulus_library(NAME FOLDER LINKED...): the library annulus::NAME of every source in FOLDER but main.cpp. Sources named
-# *_cuda.cpp and *.cu need CUDA's headers: only a build with CUDA takes them.
+# *_cuda.cpp and *.cu need CUDA's headers: only a build with CUDA takes them. Those named *_avx2.cpp and *_avx512.cpp are compiled
+# for these instruction sets, to be chosen from at run time.
 function(annulus_library name folder)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
@@ -57,6 +58,20 @@ function(annulus_library name folder)
     target_link_libraries(annulus_${name} INTERFACE annulus_options ${ARGN})
   endif()
   add_library(annulus::${name} ALIAS annulus_${name})
+  annulus_instruction_sets(${sources})
+endfunction()
+
+function(annulus_instruction_sets)
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    return()
+  endif()
+  foreach(source ${ARGN})
+    if(source MATCHES "_avx2\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
+    elseif(source MATCHES "_avx512\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512dq;-mfma")
+    endif()
+  endforeach()
 endfunction()
 
 # annulus_program(NAME SOURCE LINKED...)

@@ -72,6 +72,32 @@ struct ExponentialConstants<double> {
   }
 };
 
+/// 2^x on [-1/2, 1/2], 1 at 0, fitted by Remez' exchange to a relative error of 9.1e-8, or 3e-18.
+template <class T>
+struct PowerConstants;
+
+template <>
+struct PowerConstants<float> {
+  static constexpr float kLowest = -127;
+  template <class T>
+  static constexpr T series(T x) {
+    return polynomial(x, 1.32647290386e-3f, 9.67151264013e-3f, 5.55073373803e-2f, 2.40222420855e-1f, 6.93146977601e-1f,
+                      1.0f);
+  }
+};
+
+template <>
+struct PowerConstants<double> {
+  static constexpr double kLowest = -1023;
+  template <class T>
+  static constexpr T series(T x) {
+    return polynomial(x, 4.4352827069572771511e-10, 7.0741056135081427963e-9, 1.0178198021671930844e-7,
+                      1.321543308967639918e-6, 1.5252733489988525649e-5, 1.5403530462514432062e-4,
+                      1.3333558146789921722e-3, 9.6181291075883352443e-3, 5.5504108664819921605e-2,
+                      2.4022650695910156204e-1, 6.9314718055994533046e-1, 1.0);
+  }
+};
+
 template <class T>
 struct ErrorFunctionConstants;
 
@@ -137,6 +163,21 @@ constexpr T exponential(T x) {
   const T scale = std::bit_cast<T>((std::bit_cast<Bits>(shifted) + C::kBias) << C::kMantissaBits);
   const T result = (value + value) * scale;
   return x < C::kLowest ? Element(0) : result;
+}
+
+/// 2^x for x of at most 100: softmax's exponential, without a product to begin with. 0 where x is too low for a normal
+/// number; errors of one or two units in the last place.
+template <class T>
+constexpr T power_of_two(T x) {
+  using Element = ElementOf<T>;
+  using C = math_detail::ExponentialConstants<Element>;
+  using P = math_detail::PowerConstants<Element>;
+  using Bits = typename ValueTraits<T>::Bits;
+  const T clamped = x < P::kLowest ? P::kLowest : x;
+  const T shifted = clamped + C::kRound;
+  const T value = P::series(clamped - (shifted - C::kRound));
+  // n is added to the exponent: the lowest n cancels that of 1, and leaves 0
+  return std::bit_cast<T>(std::bit_cast<Bits>(value) + (std::bit_cast<Bits>(shifted) << C::kMantissaBits));
 }
 
 /// 1 / (1 + e^-x). tanh(x) is 2 logistic(2x) - 1.

@@ -1,6 +1,7 @@
 #include <atomic>
+#include <thread>
+#include <utility>
 
-#include "runtime/core/math.h"
 #include "runtime/cpu/attention_tiles.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
@@ -14,50 +15,46 @@ struct KeyState {
   T *keys, *keys_transposed, *values_transposed, *key_grad, *value_grad, *probabilities, *slopes, *factors;
 
   KeyState(WorkspaceCarver& carver, const AttentionSizes& sizes) {
-    const std::int64_t rows = kAttentionTile * padded_to_vector<T>(sizes.head_dim),
-                       columns = kAttentionTile * sizes.head_dim;
+    const std::int64_t tile = sizes.tile_columns<T>();
+    const std::int64_t rows = tile * padded_columns<T>(sizes.head_dim), columns = tile * sizes.head_dim;
     keys = carver.take<T>(rows);
     keys_transposed = carver.take<T>(columns);
     values_transposed = carver.take<T>(columns);
     key_grad = carver.take<T>(rows);
     value_grad = carver.take<T>(rows);
-    probabilities = carver.take<T>(kAttentionTile * kAttentionTile);
-    slopes = carver.take<T>(kAttentionTile * kAttentionTile);
-    factors = carver.take<T>(kAttentionTile);
+    probabilities = carver.take<T>(kQueryTile * tile);
+    slopes = carver.take<T>(kQueryTile * tile);
+    factors = carver.take<T>(kKeyTile);
   }
 };
 
-/// Queries (scaled) and dout of every head, packed; rowsum(dout * out); dq by part; and one key tile a thread.
-///
-/// A sequence and kv head is the work of `parts` tasks, each with every parts-th key tile, so that all threads have
-/// work. dq, to which all key tiles contribute, is summed by part, then over the parts in their order.
+/// Of every head, packed: queries, in units that make scores powers of 2; dout; what its rows subtract, which is their
+/// log-sum-exp in those units and rowsum(dout * out); and dq. How far each key tile has come. One key tile a thread.
 template <class T>
 struct BackwardWorkspace {
-  std::int64_t parts, bytes;
-  T *queries, *output_grad, *delta, *query_grad;
+  std::int64_t columns, width, bytes;  ///< of a tile of scores; of a row of a head
+  T *queries, *output_grad, *minus_lse, *minus_delta, *query_grad;
+  std::int32_t* progress;
   std::vector<KeyState<T>> states;
 
-  BackwardWorkspace(std::byte* memory, const AttentionSizes& sizes) : parts(parts_of(sizes)) {
+  BackwardWorkspace(std::byte* memory, const AttentionSizes& sizes)
+      : columns(sizes.tile_columns<T>()), width(padded_columns<T>(sizes.head_dim)) {
     WorkspaceCarver carver(memory);
     const std::int64_t rows = sizes.sequences * sizes.heads * sizes.queries;
-    const std::int64_t elements = rows * padded_to_vector<T>(sizes.head_dim);
-    queries = carver.take<T>(elements);
-    output_grad = carver.take<T>(elements);
-    delta = carver.take<T>(rows);
-    query_grad = carver.take<T>(elements * parts);
+    queries = carver.take<T>(rows * width);
+    output_grad = carver.take<T>(rows * width);
+    minus_lse = carver.take<T>(rows);
+    minus_delta = carver.take<T>(rows);
+    query_grad = carver.take<T>(rows * width);
+    progress = carver.take<std::int32_t>(sizes.sequences * sizes.kv_heads * sizes.key_tiles());
     for (int thread = 0; thread < thread_count(); ++thread) states.emplace_back(carver, sizes);
     bytes = carver.used();
   }
-
-  static std::int64_t parts_of(const AttentionSizes& sizes) {
-    const std::int64_t threads = thread_count(), units = sizes.sequences * sizes.kv_heads;
-    const std::int64_t most = std::max<std::int64_t>(1, attention_tiles(sizes.keys));
-    std::int64_t count = 1;
-    while (count < most && units * count % threads != 0 && units * count < 4 * threads) ++count;
-    return count;
-  }
 };
 
+/// A task is a key tile of a kv head, with all query heads that read it, and makes its dk and dv. All key tiles add to
+/// dq: a tile of dq takes them in their order, whichever threads they are on, by waiting for the key tile before. Tasks
+/// begin in their order, so that what is waited for has begun.
 template <class T>
 class BackwardKernel {
  public:
@@ -66,194 +63,199 @@ class BackwardKernel {
         arguments_(arguments),
         sizes_(op.composite(), arguments.inputs[0].shape, arguments.inputs[1].shape),
         workspace_(arguments.workspace, sizes_),
-        width_(padded_to_vector<T>(sizes_.head_dim)) {
+        kernels_(tile_kernels<T>()),
+        width_(workspace_.width) {
     if (workspace_.bytes > arguments.workspace_bytes)
       throw InternalError("attention_step_grad: the workspace is too small");
   }
 
   void run() {
-    const std::int64_t heads = sizes_.sequences * sizes_.heads;
-    parallel_tasks(heads, [&](std::int64_t task, int) { pack(task / sizes_.heads, task % sizes_.heads); });
+    const std::int64_t units = sizes_.sequences * sizes_.kv_heads, key_tiles = sizes_.key_tiles();
+    const std::int64_t packs = sizes_.sequences * sizes_.heads * sizes_.query_tiles();
+    parallel_tasks(packs, [&](std::int64_t task, int) { visit_queries(task, &BackwardKernel::pack); });
+    std::fill_n(workspace_.progress, units * key_tiles, 0);
     std::atomic<std::int64_t> pairs = 0;
-    parallel_tasks(sizes_.sequences * sizes_.kv_heads * workspace_.parts, [&](std::int64_t task, int thread) {
-      pairs += differentiate(task / workspace_.parts, task % workspace_.parts,
-                             workspace_.states[static_cast<std::size_t>(thread)]);
+    parallel_tasks(units * key_tiles, [&](std::int64_t task, int thread) {
+      pairs += differentiate(task % units, task / units, workspace_.states[static_cast<std::size_t>(thread)]);
     });
-    parallel_tasks(heads, [&](std::int64_t task, int) { store_query_grad(task / sizes_.heads, task % sizes_.heads); });
+    parallel_tasks(packs, [&](std::int64_t task, int) { visit_queries(task, &BackwardKernel::store_query_grad); });
     arguments_.counters->attended_pairs += pairs;
   }
 
  private:
-  /// Index of the first of a head's rows in the packed arrays.
-  std::int64_t packed_row(std::int64_t sequence, std::int64_t head) const {
-    return (sequence * sizes_.heads + head) * sizes_.queries;
+  /// Rows of one head of a query tile: where they begin in operands [rows, A*H], and in what is packed.
+  struct QueryRows {
+    std::int64_t count, head, first_row, packed;
+  };
+  void visit_queries(std::int64_t task, void (BackwardKernel::*action)(const QueryRows&)) {
+    const std::int64_t tiles = sizes_.query_tiles(), first = task % tiles * kQueryTile, head = task / tiles;
+    (this->*action)({std::min(kQueryTile, sizes_.queries - first), head % sizes_.heads,
+                     head / sizes_.heads * sizes_.queries + first, head * sizes_.queries + first});
   }
-  T* query_grad(std::int64_t part, std::int64_t packed) const {
-    return workspace_.query_grad + (part * sizes_.sequences * sizes_.heads * sizes_.queries + packed) * width_;
-  }
+  std::int64_t row_stride() const { return sizes_.heads * sizes_.head_dim; }
+  std::int64_t at(const QueryRows& rows) const { return rows.first_row * row_stride() + rows.head * sizes_.head_dim; }
 
-  void pack(std::int64_t sequence, std::int64_t head) {
-    const std::int64_t stride = sizes_.heads * sizes_.head_dim, packed = packed_row(sequence, head);
-    const std::int64_t at = sequence * sizes_.queries * stride + head * sizes_.head_dim;
-    const T *out = arguments_.inputs[4].as<T>() + at, *dout = arguments_.inputs[6].as<T>() + at;
-    pack_rows(arguments_.inputs[0].as<T>() + at, stride, sizes_.queries, sizes_.head_dim,
-              static_cast<T>(sizes_.scale()), workspace_.queries + packed * width_, width_, sizes_.queries);
-    pack_rows(dout, stride, sizes_.queries, sizes_.head_dim, T(1), workspace_.output_grad + packed * width_, width_,
-              sizes_.queries);
-    for (std::int64_t row = 0; row < sizes_.queries; ++row) {
+  void pack(const QueryRows& rows) {
+    const T *out = arguments_.inputs[4].as<T>() + at(rows), *dout = arguments_.inputs[6].as<T>() + at(rows);
+    const T unit = static_cast<T>(sizes_.scale() * kLog2E<double>);
+    kernels_.scale(rows.count, sizes_.head_dim, unit, {arguments_.inputs[0].as<T>() + at(rows), row_stride()},
+                   {workspace_.queries + rows.packed * width_, width_}, width_);
+    kernels_.scale(rows.count, sizes_.head_dim, T(1), {dout, row_stride()},
+                   {workspace_.output_grad + rows.packed * width_, width_}, width_);
+    for (std::int64_t i = 0; i < rows.count; ++i) {
       T sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t j = 0; j < sizes_.head_dim; ++j) sum += out[row * stride + j] * dout[row * stride + j];
-      workspace_.delta[packed + row] = sum;
+      for (std::int64_t j = 0; j < sizes_.head_dim; ++j) sum += out[i * row_stride() + j] * dout[i * row_stride() + j];
+      workspace_.minus_delta[rows.packed + i] = -sum;
+      workspace_.minus_lse[rows.packed + i] =
+          -kLog2E<T> * arguments_.inputs[5].as<T>()[(rows.first_row + i) * sizes_.heads + rows.head];
+    }
+    std::fill_n(workspace_.query_grad + rows.packed * width_, rows.count * width_, T(0));
+  }
+
+  void store_query_grad(const QueryRows& rows) {
+    T* to = arguments_.outputs[0].as<T>() + at(rows);
+    const T* from = workspace_.query_grad + rows.packed * width_;
+    if (op_.first()) return kernels_.scale(rows.count, sizes_.head_dim, T(1), {from, width_}, {to, row_stride()}, 0);
+    for (std::int64_t i = 0; i < rows.count; ++i) {
+#pragma omp simd
+      for (std::int64_t j = 0; j < sizes_.head_dim; ++j) to[i * row_stride() + j] += from[i * width_ + j];
     }
   }
 
-  /// Every parts-th key tile of a kv head, against all query heads that read it. Returns the pairs visited.
-  std::int64_t differentiate(std::int64_t sequence_head, std::int64_t part, KeyState<T>& state) {
-    const std::int64_t sequence = sequence_head / sizes_.kv_heads, kv_head = sequence_head % sizes_.kv_heads;
-    const std::int64_t first_head = kv_head * sizes_.group();
+  /// Returns the pairs visited.
+  std::int64_t differentiate(std::int64_t unit, std::int64_t key_tile, KeyState<T>& state) {
+    const std::int64_t sequence = unit / sizes_.kv_heads, kv_head = unit % sizes_.kv_heads;
     const AttentionDropout dropout(op_.composite(), arguments_.inputs[2], arguments_.inputs[3],
                                    sequence * sizes_.queries);
-    std::fill_n(query_grad(part, packed_row(sequence, first_head)), sizes_.group() * sizes_.queries * width_, T(0));
+    std::int32_t* progress = workspace_.progress + unit * sizes_.key_tiles() + key_tile;
+    load_keys(sequence, kv_head, key_tile, state);
     std::int64_t pairs = 0;
-    for (std::int64_t tile = part; tile < attention_tiles(sizes_.keys); tile += workspace_.parts) {
-      load_keys(sequence, kv_head, tile, state);
-      for (const AttentionBlock& block : op_.blocks()) {
-        for (std::int64_t head = first_head; head < first_head + sizes_.group(); ++head) {
-          pairs += differentiate_block(block, sequence, head, part, tile, dropout, state);
+    std::int32_t done = 0;
+    for (std::int64_t head = kv_head * sizes_.group(); head < (kv_head + 1) * sizes_.group(); ++head) {
+      const std::int64_t packed = (sequence * sizes_.heads + head) * sizes_.queries;
+      for (std::int64_t tile = 0; tile < sizes_.query_tiles(); ++tile) {
+        bool waited = false;
+        for (const AttentionBlock& block : op_.blocks()) {
+          const std::optional<TileCut> cut = cut_tile(block, tile, key_tile);
+          if (!cut) continue;
+          score_tile(*cut, key_tile * kKeyTile, packed, head, dropout, state);
+          accumulate_key_grad(*cut, key_tile * kKeyTile, packed, state);
+          if (!std::exchange(waited, true) && key_tile > 0) wait_for(progress[-1], done);
+          accumulate_query_grad(*cut, key_tile * kKeyTile, packed, state);
+          pairs += cut->pairs();
         }
+        if (!waited && key_tile > 0) wait_for(progress[-1], done);
+        std::atomic_ref(*progress).store(++done, std::memory_order_release);
       }
-      store_key_grad(sequence, kv_head, tile, state);
     }
+    store_key_grad(sequence, kv_head, key_tile, state);
     return pairs;
   }
 
-  std::int64_t differentiate_block(const AttentionBlock& block, std::int64_t sequence, std::int64_t head,
-                                   std::int64_t part, std::int64_t key_tile, const AttentionDropout& dropout,
-                                   KeyState<T>& state) {
-    std::int64_t pairs = 0;
-    for (std::int64_t tile = block.query_begin / kAttentionTile; tile * kAttentionTile < block.query_end; ++tile) {
-      const std::optional<TileCut> cut = cut_tile(block, tile, key_tile);
-      if (!cut) continue;
-      score_tile(*cut, key_tile * kAttentionTile, sequence, head, dropout, state);
-      accumulate_tile(*cut, key_tile * kAttentionTile, packed_row(sequence, head), part, state);
-      pairs += cut->pairs();
-    }
-    return pairs;
+  static void wait_for(std::int32_t& progress, std::int32_t done) {
+    while (std::atomic_ref(progress).load(std::memory_order_acquire) <= done) std::this_thread::yield();
   }
 
   /// `probabilities` (dropped ones 0) and `slopes`, the gradient of the scores, for the rows of the cut: row i of the
   /// cut is row i of both. Keys of the cut that a row does not see get 0.
-  void score_tile(const TileCut& cut, std::int64_t first_key, std::int64_t sequence, std::int64_t head,
+  void score_tile(const TileCut& cut, std::int64_t first_key, std::int64_t packed, std::int64_t head,
                   const AttentionDropout& dropout, KeyState<T>& state) {
-    const std::int64_t packed = packed_row(sequence, head);
     for (std::int64_t begin = cut.query_begin; begin < cut.query_end;) {
       const std::int64_t end = cut.panel_end(begin), columns = cut.key_limit(end - 1) - first_key;
-      const std::int64_t at = (begin - cut.query_begin) * kAttentionTile, row = (packed + begin) * width_;
-      tile_product<T>(end - begin, columns, sizes_.head_dim, {workspace_.queries + row, width_, 1},
-                      {state.keys_transposed, kAttentionTile}, {state.probabilities + at, kAttentionTile},
-                      TileUpdate::overwrite);
-      tile_product<T>(end - begin, columns, sizes_.head_dim, {workspace_.output_grad + row, width_, 1},
-                      {state.values_transposed, kAttentionTile}, {state.slopes + at, kAttentionTile},
-                      TileUpdate::overwrite);
-      for (std::int64_t query = begin; query < end; ++query) {
-        score_row(cut, first_key, sequence, head, query, dropout, state);
+      // gradients of keys are summed for a panel of keys at once, some of which its first queries do not see
+      const std::int64_t cleared = std::min(cut.key_end - first_key, columns + kCutPanel);
+      const std::int64_t offset = (begin - cut.query_begin) * workspace_.columns, row = packed + begin;
+      const TileOf<T> probabilities{state.probabilities + offset, workspace_.columns},
+          slopes{state.slopes + offset, workspace_.columns};
+      kernels_.product(end - begin, columns, sizes_.head_dim, {workspace_.queries + row * width_, width_, 1},
+                       {state.keys_transposed, workspace_.columns}, probabilities, TileUpdate::overwrite,
+                       workspace_.minus_lse + row);
+      kernels_.product(end - begin, columns, sizes_.head_dim, {workspace_.output_grad + row * width_, width_, 1},
+                       {state.values_transposed, workspace_.columns}, slopes, TileUpdate::overwrite,
+                       dropout.active() ? nullptr : workspace_.minus_delta + row);
+      if (!dropout.active()) {
+        kernels_.slope({end - begin, cleared, cut.visible(begin, first_key), probabilities, slopes});
+      }
+      for (std::int64_t query = begin; dropout.active() && query < end; ++query) {
+        const std::int64_t at = (query - begin) * workspace_.columns;
+        slope_dropped(cut, query, cleared, first_key, head, workspace_.minus_delta[packed + query], dropout,
+                      {probabilities.data + at, 0}, {slopes.data + at, 0}, state.factors);
       }
       begin = end;
     }
   }
 
-  void score_row(const TileCut& cut, std::int64_t first_key, std::int64_t sequence, std::int64_t head,
-                 std::int64_t query, const AttentionDropout& dropout, KeyState<T>& state) {
-    T* probabilities = state.probabilities + (query - cut.query_begin) * kAttentionTile;
-    T* slopes = state.slopes + (query - cut.query_begin) * kAttentionTile;
+  void slope_dropped(const TileCut& cut, std::int64_t query, std::int64_t columns, std::int64_t first_key,
+                     std::int64_t head, T minus_delta, const AttentionDropout& dropout, TileOf<T> probabilities,
+                     TileOf<T> slopes, T* factors) {
     const std::int64_t from = cut.key_begin - first_key, to = cut.key_limit(query) - first_key;
-    const T lse = arguments_.inputs[5].as<T>()[(sequence * sizes_.queries + query) * sizes_.heads + head];
-    const T delta = workspace_.delta[packed_row(sequence, head) + query];
-    if (dropout.active()) {
-      dropout.factors(cut, head, query, state.factors);
+    dropout.factors(cut, head, query, factors);
 #pragma omp simd
-      for (std::int64_t j = from; j < to; ++j) {
-        const T factor = state.factors[j - from], probability = exponential(probabilities[j] - lse);
-        slopes[j] = probability * (slopes[j] * factor - delta);
-        probabilities[j] = probability * factor;
-      }
-    } else {
+    for (std::int64_t j = from; j < to; ++j) slopes.data[j] = slopes.data[j] * factors[j - from] + minus_delta;
+    kernels_.slope({1, columns, cut.visible(query, first_key), probabilities, slopes});
 #pragma omp simd
-      for (std::int64_t j = from; j < to; ++j) {
-        probabilities[j] = exponential(probabilities[j] - lse);
-        slopes[j] = probabilities[j] * (slopes[j] - delta);
-      }
-    }
-    for (T* row : {probabilities, slopes}) {
-      std::fill(row, row + from, T(0));
-      std::fill(row + to, row + (cut.key_end - first_key), T(0));
-    }
+    for (std::int64_t j = from; j < to; ++j) probabilities.data[j] *= factors[j - from];
   }
 
-  /// dv += p^T dout, dk += ds^T q, dq += ds k.
-  void accumulate_tile(const TileCut& cut, std::int64_t first_key, std::int64_t packed, std::int64_t part,
-                       KeyState<T>& state) {
+  /// dv += p^T dout, dk += ds^T q.
+  void accumulate_key_grad(const TileCut& cut, std::int64_t first_key, std::int64_t packed, KeyState<T>& state) {
     for (std::int64_t key = cut.key_begin; key < cut.key_end;) {
       const std::int64_t rows = cut.key_panel_end(key) - key, column = key - first_key;
-      const std::int64_t query = cut.first_query(key), at = (query - cut.query_begin) * kAttentionTile + column;
-      const std::int64_t depth = std::max<std::int64_t>(0, cut.query_end - query);
-      tile_product<T>(rows, sizes_.head_dim, depth, {state.probabilities + at, 1, kAttentionTile},
-                      {workspace_.output_grad + (packed + query) * width_, width_},
-                      {state.value_grad + column * width_, width_}, TileUpdate::accumulate);
-      tile_product<T>(rows, sizes_.head_dim, depth, {state.slopes + at, 1, kAttentionTile},
-                      {workspace_.queries + (packed + query) * width_, width_},
-                      {state.key_grad + column * width_, width_}, TileUpdate::accumulate);
+      const std::int64_t query = cut.first_query(key), depth = std::max<std::int64_t>(0, cut.query_end - query);
+      const std::int64_t from = (query - cut.query_begin) * workspace_.columns + column;
+      kernels_.product(rows, sizes_.head_dim, depth, {state.probabilities + from, 1, workspace_.columns},
+                       {workspace_.output_grad + (packed + query) * width_, width_},
+                       {state.value_grad + column * width_, width_}, TileUpdate::accumulate, nullptr);
+      kernels_.product(rows, sizes_.head_dim, depth, {state.slopes + from, 1, workspace_.columns},
+                       {workspace_.queries + (packed + query) * width_, width_},
+                       {state.key_grad + column * width_, width_}, TileUpdate::accumulate, nullptr);
       key += rows;
     }
+  }
+
+  /// dq += ds k.
+  void accumulate_query_grad(const TileCut& cut, std::int64_t first_key, std::int64_t packed, KeyState<T>& state) {
     for (std::int64_t begin = cut.query_begin; begin < cut.query_end;) {
-      const std::int64_t end = cut.panel_end(begin), columns = cut.key_limit(end - 1) - first_key;
-      tile_product<T>(end - begin, sizes_.head_dim, columns,
-                      {state.slopes + (begin - cut.query_begin) * kAttentionTile, kAttentionTile, 1},
-                      {state.keys, width_}, {query_grad(part, packed + begin), width_}, TileUpdate::accumulate);
+      const std::int64_t end = cut.panel_end(begin);
+      kernels_.product(end - begin, sizes_.head_dim, cut.key_limit(end - 1) - first_key,
+                       {state.slopes + (begin - cut.query_begin) * workspace_.columns, workspace_.columns, 1},
+                       {state.keys, width_}, {workspace_.query_grad + (packed + begin) * width_, width_},
+                       TileUpdate::accumulate, nullptr);
       begin = end;
     }
   }
 
+  /// Keys with the scale of scores in them, for dq; transposed without.
   void load_keys(std::int64_t sequence, std::int64_t kv_head, std::int64_t tile, KeyState<T>& state) {
-    const std::int64_t stride = 2 * sizes_.kv_heads * sizes_.head_dim, first = tile * kAttentionTile;
-    const std::int64_t rows = std::min(kAttentionTile, sizes_.keys - first);
-    const T* key = arguments_.inputs[1].as<T>() + (sequence * sizes_.keys + first) * stride + kv_head * sizes_.head_dim;
-    pack_rows(key, stride, rows, sizes_.head_dim, T(1), state.keys, width_, kAttentionTile);
-    pack_transposed(key, stride, rows, sizes_.head_dim, state.keys_transposed);
-    pack_transposed(key + stride / 2, stride, rows, sizes_.head_dim, state.values_transposed);
+    const std::int64_t part = sizes_.kv_heads * sizes_.head_dim, first = tile * kKeyTile;
+    const std::int64_t rows = std::min(kKeyTile, sizes_.keys - first);
+    const T* key =
+        arguments_.inputs[1].as<T>() + (sequence * sizes_.keys + first) * 2 * part + kv_head * sizes_.head_dim;
+    kernels_.scale(rows, sizes_.head_dim, static_cast<T>(sizes_.scale()), {key, 2 * part}, {state.keys, width_},
+                   width_);
+    kernels_.transpose(rows, sizes_.head_dim, {key, 2 * part}, {state.keys_transposed, workspace_.columns},
+                       workspace_.columns);
+    kernels_.transpose(rows, sizes_.head_dim, {key + part, 2 * part}, {state.values_transposed, workspace_.columns},
+                       workspace_.columns);
     std::fill_n(state.key_grad, rows * width_, T(0));
     std::fill_n(state.value_grad, rows * width_, T(0));
   }
 
+  /// dk is of queries in units of scores that are powers of 2.
   void store_key_grad(std::int64_t sequence, std::int64_t kv_head, std::int64_t tile, const KeyState<T>& state) {
-    const std::int64_t stride = 2 * sizes_.kv_heads * sizes_.head_dim, first = tile * kAttentionTile;
-    for (std::int64_t row = 0; row < std::min(kAttentionTile, sizes_.keys - first); ++row) {
-      T* to =
-          arguments_.outputs[1].as<T>() + (sequence * sizes_.keys + first + row) * stride + kv_head * sizes_.head_dim;
-      std::copy_n(state.key_grad + row * width_, sizes_.head_dim, to);
-      std::copy_n(state.value_grad + row * width_, sizes_.head_dim, to + stride / 2);
-    }
-  }
-
-  void store_query_grad(std::int64_t sequence, std::int64_t head) {
-    const T scale = static_cast<T>(sizes_.scale());
-    for (std::int64_t query = 0; query < sizes_.queries; ++query) {
-      T* to =
-          arguments_.outputs[0].as<T>() + ((sequence * sizes_.queries + query) * sizes_.heads + head) * sizes_.head_dim;
-      if (op_.first()) std::fill_n(to, sizes_.head_dim, T(0));
-      for (std::int64_t part = 0; part < workspace_.parts; ++part) {
-        const T* from = query_grad(part, packed_row(sequence, head) + query);
-#pragma omp simd
-        for (std::int64_t j = 0; j < sizes_.head_dim; ++j) to[j] += scale * from[j];
-      }
-    }
+    const std::int64_t part = sizes_.kv_heads * sizes_.head_dim, first = tile * kKeyTile;
+    const std::int64_t rows = std::min(kKeyTile, sizes_.keys - first);
+    T* to = arguments_.outputs[1].as<T>() + (sequence * sizes_.keys + first) * 2 * part + kv_head * sizes_.head_dim;
+    kernels_.scale(rows, sizes_.head_dim, kLn2<T>, {state.key_grad, width_}, {to, 2 * part}, 0);
+    kernels_.scale(rows, sizes_.head_dim, T(1), {state.value_grad, width_}, {to + part, 2 * part}, 0);
   }
 
   const AttentionStepGrad& op_;
   const KernelArguments& arguments_;
   AttentionSizes sizes_;
   BackwardWorkspace<T> workspace_;
+  const TileKernels<T>& kernels_;
   std::int64_t width_;
 };
 

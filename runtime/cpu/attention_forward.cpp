@@ -1,7 +1,7 @@
 #include <atomic>
 #include <limits>
+#include <numeric>
 
-#include "runtime/core/math.h"
 #include "runtime/cpu/attention_tiles.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
@@ -9,38 +9,46 @@
 namespace annulus {
 namespace {
 
-/// A query tile in work: outputs not yet divided by `sum`, relative to exp(`largest`).
+/// A query tile in work: its queries in units that make scores powers of 2, and what they have seen so far.
 template <class T>
 struct QueryState {
-  T *queries, *output, *scores, *factors, *largest, *sum;
+  T *queries, *output, *scores, *factors, *minus_reference, *limits, *sums;
 
   QueryState(WorkspaceCarver& carver, const AttentionSizes& sizes)
-      : queries(carver.take<T>(kAttentionTile * sizes.head_dim)),
-        output(carver.take<T>(kAttentionTile * padded_to_vector<T>(sizes.head_dim))),
-        scores(carver.take<T>(kAttentionTile * kAttentionTile)),
-        factors(carver.take<T>(kAttentionTile)),
-        largest(carver.take<T>(kAttentionTile)),
-        sum(carver.take<T>(kAttentionTile)) {}
+      : queries(carver.take<T>(kQueryTile * sizes.head_dim)),
+        output(carver.take<T>(kQueryTile * padded_columns<T>(sizes.head_dim))),
+        scores(carver.take<T>(kWholePanel * sizes.tile_columns<T>())),
+        factors(carver.take<T>(kKeyTile)),
+        minus_reference(carver.take<T>(kQueryTile)),
+        limits(carver.take<T>(kQueryTile)),
+        sums(carver.take<T>(kQueryTile * kSumLanes<T>)) {}
 };
 
 /// Keys, transposed, and values of every tile, packed; and one query tile a thread.
 template <class T>
 struct ForwardWorkspace {
+  std::int64_t columns, width, bytes;  ///< of a key tile; of a value
+  std::int64_t head_dim, tiles;        ///< tiles of one kv head
   T *keys, *values;
   std::vector<QueryState<T>> states;
-  std::int64_t bytes;
 
-  ForwardWorkspace(std::byte* memory, const AttentionSizes& sizes) {
+  ForwardWorkspace(std::byte* memory, const AttentionSizes& sizes)
+      : columns(sizes.tile_columns<T>()),
+        width(padded_columns<T>(sizes.head_dim)),
+        head_dim(sizes.head_dim),
+        tiles(sizes.key_tiles()) {
     WorkspaceCarver carver(memory);
-    const std::int64_t tiles = sizes.sequences * sizes.kv_heads * attention_tiles(sizes.keys);
-    keys = carver.take<T>(tiles * key_tile_elements(sizes));
-    values = carver.take<T>(tiles * value_tile_elements(sizes));
+    const std::int64_t all = sizes.sequences * sizes.kv_heads * tiles;
+    keys = carver.take<T>(all * columns * head_dim);
+    values = carver.take<T>(all * columns * width);
     for (int thread = 0; thread < thread_count(); ++thread) states.emplace_back(carver, sizes);
     bytes = carver.used();
   }
-  static std::int64_t key_tile_elements(const AttentionSizes& sizes) { return kAttentionTile * sizes.head_dim; }
-  static std::int64_t value_tile_elements(const AttentionSizes& sizes) {
-    return kAttentionTile * padded_to_vector<T>(sizes.head_dim);
+  TileOf<T> keys_of(std::int64_t kv_head, std::int64_t tile) const {
+    return {keys + (kv_head * tiles + tile) * columns * head_dim, columns};
+  }
+  TileOf<T> values_of(std::int64_t kv_head, std::int64_t tile) const {
+    return {values + (kv_head * tiles + tile) * columns * width, width};
   }
 };
 
@@ -52,19 +60,19 @@ class ForwardKernel {
         arguments_(arguments),
         sizes_(op.composite(), arguments.inputs[0].shape, arguments.inputs[1].shape),
         workspace_(arguments.workspace, sizes_),
-        width_(padded_to_vector<T>(sizes_.head_dim)) {
+        kernels_(tile_kernels<T>()),
+        row_stride_(sizes_.heads * sizes_.head_dim) {
     if (workspace_.bytes > arguments.workspace_bytes) throw InternalError("attention_step: the workspace is too small");
   }
 
   void run() {
-    const std::int64_t key_tiles = attention_tiles(sizes_.keys), query_tiles = attention_tiles(sizes_.queries);
-    const std::int64_t heads = sizes_.sequences * sizes_.heads;
+    const std::int64_t key_tiles = sizes_.key_tiles(), heads = sizes_.sequences * sizes_.heads;
     parallel_tasks(sizes_.sequences * sizes_.kv_heads * key_tiles,
                    [&](std::int64_t task, int) { pack(task / key_tiles, task % key_tiles); });
     std::atomic<std::int64_t> pairs = 0;
-    parallel_tasks(heads * query_tiles, [&](std::int64_t task, int thread) {
-      pairs +=
-          attend(task % heads, query_tiles - 1 - task / heads, workspace_.states[static_cast<std::size_t>(thread)]);
+    parallel_tasks(heads * sizes_.query_tiles(), [&](std::int64_t task, int thread) {
+      pairs += attend(task % heads, sizes_.query_tiles() - 1 - task / heads,
+                      workspace_.states[static_cast<std::size_t>(thread)]);
     });
     arguments_.counters->attended_pairs += pairs;
   }
@@ -72,18 +80,15 @@ class ForwardKernel {
  private:
   void pack(std::int64_t kv_head, std::int64_t tile) {
     const std::int64_t sequence = kv_head / sizes_.kv_heads, head = kv_head % sizes_.kv_heads;
-    const std::int64_t row_width = sizes_.kv_heads * sizes_.head_dim, first = tile * kAttentionTile;
-    const std::int64_t rows = std::min(kAttentionTile, sizes_.keys - first);
-    const T* key =
-        arguments_.inputs[1].as<T>() + (sequence * sizes_.keys + first) * 2 * row_width + head * sizes_.head_dim;
-    const std::int64_t at = kv_head * attention_tiles(sizes_.keys) + tile;
-    pack_transposed(key, 2 * row_width, rows, sizes_.head_dim,
-                    workspace_.keys + at * workspace_.key_tile_elements(sizes_));
-    pack_rows(key + row_width, 2 * row_width, rows, sizes_.head_dim, T(1),
-              workspace_.values + at * workspace_.value_tile_elements(sizes_), width_, kAttentionTile);
+    const std::int64_t part = sizes_.kv_heads * sizes_.head_dim, first = tile * kKeyTile;
+    const std::int64_t rows = std::min(kKeyTile, sizes_.keys - first);
+    const T* key = arguments_.inputs[1].as<T>() + (sequence * sizes_.keys + first) * 2 * part + head * sizes_.head_dim;
+    kernels_.transpose(rows, sizes_.head_dim, {key, 2 * part}, workspace_.keys_of(kv_head, tile), workspace_.columns);
+    kernels_.scale(rows, sizes_.head_dim, T(1), {key + part, 2 * part}, workspace_.values_of(kv_head, tile),
+                   workspace_.width);
   }
 
-  /// One query tile of one head, on every block. Returns the pairs visited.
+  /// One query tile of one head, against all keys that it sees. Returns the pairs visited.
   std::int64_t attend(std::int64_t sequence_head, std::int64_t query_tile, QueryState<T>& state) {
     const std::int64_t sequence = sequence_head / sizes_.heads, head = sequence_head % sizes_.heads;
     const std::int64_t kv_head = sequence * sizes_.kv_heads + head / sizes_.group();
@@ -92,13 +97,10 @@ class ForwardKernel {
     load(sequence, head, query_tile, state);
     std::int64_t pairs = 0;
     for (const AttentionBlock& block : op_.blocks()) {
-      for (std::int64_t tile = block.key_begin / kAttentionTile; tile * kAttentionTile < block.key_end; ++tile) {
+      for (std::int64_t tile = block.key_begin / kKeyTile; tile * kKeyTile < block.key_end; ++tile) {
         const std::optional<TileCut> cut = cut_tile(block, query_tile, tile);
         if (!cut) continue;
-        const std::int64_t at = kv_head * attention_tiles(sizes_.keys) + tile;
-        attend_tile(*cut, query_tile * kAttentionTile, tile * kAttentionTile,
-                    workspace_.keys + at * workspace_.key_tile_elements(sizes_),
-                    workspace_.values + at * workspace_.value_tile_elements(sizes_), dropout, head, state);
+        attend_tile(*cut, query_tile * kQueryTile, tile, kv_head, dropout, head, state);
         pairs += cut->pairs();
       }
     }
@@ -107,92 +109,79 @@ class ForwardKernel {
   }
 
   void load(std::int64_t sequence, std::int64_t head, std::int64_t query_tile, QueryState<T>& state) {
-    const std::int64_t first = query_tile * kAttentionTile, rows = std::min(kAttentionTile, sizes_.queries - first);
-    const std::int64_t row = sequence * sizes_.queries + first, stride = sizes_.heads * sizes_.head_dim;
-    const std::int64_t at = row * stride + head * sizes_.head_dim;
-    pack_rows(arguments_.inputs[0].as<T>() + at, stride, rows, sizes_.head_dim, static_cast<T>(sizes_.scale()),
-              state.queries, sizes_.head_dim, rows);
+    const std::int64_t first = query_tile * kQueryTile, rows = std::min(kQueryTile, sizes_.queries - first);
+    const std::int64_t row = sequence * sizes_.queries + first, at = row * row_stride_ + head * sizes_.head_dim;
+    const T unit = static_cast<T>(sizes_.scale() * kLog2E<double>);
+    kernels_.scale(rows, sizes_.head_dim, unit, {arguments_.inputs[0].as<T>() + at, row_stride_},
+                   {state.queries, sizes_.head_dim}, sizes_.head_dim);
+    std::fill_n(state.minus_reference, rows, T(0));
+    std::fill_n(state.limits, rows, -std::numeric_limits<T>::infinity());
+    std::fill_n(state.sums, rows * kSumLanes<T>, T(0));
     if (op_.first()) {
-      std::fill_n(state.largest, rows, -std::numeric_limits<T>::infinity());
-      std::fill_n(state.sum, rows, T(0));
-      std::fill_n(state.output, rows * width_, T(0));
+      std::fill_n(state.output, rows * workspace_.width, T(0));
       return;
     }
-    pack_rows(arguments_.outputs[0].as<T>() + at, stride, rows, sizes_.head_dim, T(1), state.output, width_, rows);
+    kernels_.scale(rows, sizes_.head_dim, T(1), {arguments_.outputs[0].as<T>() + at, row_stride_},
+                   {state.output, workspace_.width}, workspace_.width);
     for (std::int64_t i = 0; i < rows; ++i) {
-      state.largest[i] = arguments_.outputs[1].as<T>()[(row + i) * sizes_.heads + head];
-      state.sum[i] = state.largest[i] == -std::numeric_limits<T>::infinity() ? T(0) : T(1);
+      const T lse = arguments_.outputs[1].as<T>()[(row + i) * sizes_.heads + head];
+      if (lse == -std::numeric_limits<T>::infinity()) continue;
+      state.minus_reference[i] = -lse * kLog2E<T>;
+      state.limits[i] = kSoftmaxSlack;
+      state.sums[i * kSumLanes<T>] = 1;
     }
   }
 
   void store(std::int64_t sequence, std::int64_t head, std::int64_t query_tile, const QueryState<T>& state) {
-    const std::int64_t first = query_tile * kAttentionTile, rows = std::min(kAttentionTile, sizes_.queries - first);
+    const std::int64_t first = query_tile * kQueryTile, rows = std::min(kQueryTile, sizes_.queries - first);
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t row = sequence * sizes_.queries + first + i;
-      const T* from = state.output + i * width_;
-      T* to = arguments_.outputs[0].as<T>() + (row * sizes_.heads + head) * sizes_.head_dim;
-      const bool seen = state.sum[i] > 0;
-      const T factor = seen ? T(1) / state.sum[i] : T(0);
-#pragma omp simd
-      for (std::int64_t j = 0; j < sizes_.head_dim; ++j) to[j] = from[j] * factor;
+      const T sum = std::accumulate(state.sums + i * kSumLanes<T>, state.sums + (i + 1) * kSumLanes<T>, T(0));
+      const bool seen = state.limits[i] == kSoftmaxSlack;
+      kernels_.scale(1, sizes_.head_dim, seen ? 1 / sum : T(0), {state.output + i * workspace_.width, 0},
+                     {arguments_.outputs[0].as<T>() + row * row_stride_ + head * sizes_.head_dim, 0}, sizes_.head_dim);
       arguments_.outputs[1].as<T>()[row * sizes_.heads + head] =
-          seen ? state.largest[i] + std::log(state.sum[i]) : -std::numeric_limits<T>::infinity();
+          seen ? std::log(sum) - state.minus_reference[i] * kLn2<T> : -std::numeric_limits<T>::infinity();
     }
   }
 
-  void attend_tile(const TileCut& cut, std::int64_t first_query, std::int64_t first_key, const T* keys, const T* values,
+  void attend_tile(const TileCut& cut, std::int64_t first_query, std::int64_t tile, std::int64_t kv_head,
                    const AttentionDropout& dropout, std::int64_t head, QueryState<T>& state) {
+    const TileOf<T> keys = workspace_.keys_of(kv_head, tile), values = workspace_.values_of(kv_head, tile);
+    const TileOf<T> scores{state.scores, workspace_.columns};
+    const std::int64_t first_key = tile * kKeyTile;
     for (std::int64_t begin = cut.query_begin; begin < cut.query_end;) {
       const std::int64_t end = cut.panel_end(begin), row = begin - first_query;
       const std::int64_t columns = cut.key_limit(end - 1) - first_key;
-      T* scores = state.scores + row * kAttentionTile;
-      tile_product<T>(end - begin, columns, sizes_.head_dim,
-                      {state.queries + row * sizes_.head_dim, sizes_.head_dim, 1}, {keys, kAttentionTile},
-                      {scores, kAttentionTile}, TileUpdate::overwrite);
-      for (std::int64_t query = begin; query < end; ++query) {
-        T* of_query = state.scores + (query - first_query) * kAttentionTile;
-        const std::int64_t from = cut.key_begin - first_key, to = cut.key_limit(query) - first_key;
-        exponentiate(of_query, from, to, query - first_query, state);
-        std::fill(of_query, of_query + from, T(0));
-        std::fill(of_query + to, of_query + columns, T(0));
-        if (!dropout.active()) continue;
-        dropout.factors(cut, head, query, state.factors);
-#pragma omp simd
-        for (std::int64_t j = from; j < to; ++j) of_query[j] *= state.factors[j - from];
-      }
-      tile_product<T>(end - begin, sizes_.head_dim, columns, {scores, kAttentionTile, 1}, {values, width_},
-                      {state.output + row * width_, width_}, TileUpdate::accumulate);
+      const TileOf<T> output{state.output + row * workspace_.width, workspace_.width};
+      kernels_.product(end - begin, columns, sizes_.head_dim,
+                       {state.queries + row * sizes_.head_dim, sizes_.head_dim, 1}, {keys.data, keys.row_stride},
+                       scores, TileUpdate::overwrite, state.minus_reference + row);
+      kernels_.soften({end - begin, columns, cut.visible(begin, first_key), scores, state.minus_reference + row,
+                       state.limits + row, state.sums + row * kSumLanes<T>, output, workspace_.width});
+      if (dropout.active()) drop(cut, begin, end, first_key, head, dropout, state);
+      kernels_.product(end - begin, sizes_.head_dim, columns, {scores.data, scores.row_stride, 1},
+                       {values.data, values.row_stride}, output, TileUpdate::accumulate, nullptr);
       begin = end;
     }
   }
 
-  /// Scores [from, to) of a row become probabilities relative to the row's new maximum; what the row has is rescaled.
-  void exponentiate(T* scores, std::int64_t from, std::int64_t to, std::int64_t row, QueryState<T>& state) {
-    T largest = state.largest[row];
-#pragma omp simd reduction(max : largest)
-    for (std::int64_t j = from; j < to; ++j) largest = scores[j] > largest ? scores[j] : largest;
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = from; j < to; ++j) {
-      scores[j] = exponential(scores[j] - largest);
-      sum += scores[j];
-    }
-    if (largest > state.largest[row]) {
-      const T factor = exponential(state.largest[row] - largest);
-      T* output = state.output + row * width_;
+  void drop(const TileCut& cut, std::int64_t begin, std::int64_t end, std::int64_t first_key, std::int64_t head,
+            const AttentionDropout& dropout, QueryState<T>& state) {
+    for (std::int64_t query = begin; query < end; ++query) {
+      dropout.factors(cut, head, query, state.factors);
+      T* of_query = state.scores + (query - begin) * workspace_.columns + cut.key_begin - first_key;
 #pragma omp simd
-      for (std::int64_t j = 0; j < width_; ++j) output[j] *= factor;
-      state.sum[row] *= factor;
-      state.largest[row] = largest;
+      for (std::int64_t j = 0; j < cut.key_limit(query) - cut.key_begin; ++j) of_query[j] *= state.factors[j];
     }
-    state.sum[row] += sum;
   }
 
   const AttentionStep& op_;
   const KernelArguments& arguments_;
   AttentionSizes sizes_;
   ForwardWorkspace<T> workspace_;
-  std::int64_t width_;
+  const TileKernels<T>& kernels_;
+  std::int64_t row_stride_;  ///< of queries and outputs
 };
 
 }  // namespace

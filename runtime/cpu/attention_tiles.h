@@ -7,20 +7,25 @@
 
 #include "runtime/core/tensor.h"
 #include "runtime/cpu/keep_mask.h"
-#include "runtime/cpu/tile_product.h"
+#include "runtime/cpu/tile_kernels.h"
 #include "runtime/ops/attention.h"
 
 namespace annulus {
 
-/// Queries, and keys, of a tile of scores.
-inline constexpr std::int64_t kAttentionTile = 64;
+/// Queries and keys of a tile of scores.
+inline constexpr std::int64_t kQueryTile = 96, kKeyTile = 256;
 
-/// Rows of a tile that share their number of visible keys, where a diagonal crosses it.
-inline constexpr std::int64_t kAttentionPanel = 12;
+/// Rows that products take at once: of whole tiles, and where a diagonal cuts the tile, so that they share their number
+/// of visible keys.
+inline constexpr std::int64_t kWholePanel = 24, kCutPanel = 6;
 
-constexpr std::int64_t attention_tiles(std::int64_t positions) {
-  return (positions + kAttentionTile - 1) / kAttentionTile;
-}
+constexpr std::int64_t tiles_of(std::int64_t positions, std::int64_t tile) { return (positions + tile - 1) / tile; }
+
+/// Factors between powers of e and of 2.
+template <class T>
+inline constexpr T kLog2E = static_cast<T>(1.44269504088896340736);
+template <class T>
+inline constexpr T kLn2 = static_cast<T>(0.69314718055994530942);
 
 /// Sizes of one attention step; `queries` and `keys` are positions of one sequence.
 struct AttentionSizes {
@@ -36,6 +41,13 @@ struct AttentionSizes {
 
   std::int64_t group() const { return heads / kv_heads; }
   double scale() const { return 1 / std::sqrt(static_cast<double>(head_dim)); }
+  std::int64_t query_tiles() const { return tiles_of(queries, kQueryTile); }
+  std::int64_t key_tiles() const { return tiles_of(keys, kKeyTile); }
+  /// Columns of a tile of scores: fewer than kKeyTile where there are fewer keys.
+  template <class T>
+  std::int64_t tile_columns() const {
+    return std::min(kKeyTile, padded_columns<T>(keys));
+  }
 };
 
 /// What a block and a tile of query x key positions have in common. Every row of it sees at least one key: row i those
@@ -48,18 +60,24 @@ struct TileCut {
     if (!block->causal) return key_end;
     return std::min<std::int64_t>(key_end, query - block->query_begin + block->diagonal + 1 + block->key_begin);
   }
-  /// The largest part of [query, query_end) that a product takes at once.
+  /// Where the part of [query, query_end) ends that products take at once.
   std::int64_t panel_end(std::int64_t query) const {
-    return key_limit(query) == key_end ? query_end : std::min(query + kAttentionPanel, query_end);
+    return std::min(query_end, query + (key_limit(query) == key_end ? kWholePanel : kCutPanel));
+  }
+  /// Columns of a tile that begins at `first_key` that the queries from `query` on see.
+  VisibleColumns visible(std::int64_t query, std::int64_t first_key) const {
+    const std::int64_t last = key_end - first_key;
+    const std::int64_t diagonal = query - block->query_begin + block->diagonal + 1 + block->key_begin - first_key;
+    return {key_begin - first_key, block->causal ? diagonal : last, last};
   }
   /// The first query that sees `key`.
   std::int64_t first_query(std::int64_t key) const {
     if (!block->causal) return query_begin;
     return std::max<std::int64_t>(query_begin, key - block->key_begin - block->diagonal + block->query_begin);
   }
-  /// The largest part of [key, key_end) that a product takes at once, with the queries from first_query(key) on.
+  /// Where the part of [key, key_end) ends that a product takes at once, with the queries from first_query(key) on.
   std::int64_t key_panel_end(std::int64_t key) const {
-    return first_query(key_end - 1) == query_begin ? key_end : std::min(key + kAttentionPanel, key_end);
+    return first_query(key_end - 1) == query_begin ? key_end : std::min(key + kCutPanel, key_end);
   }
   std::int64_t pairs() const {
     std::int64_t sum = 0;
@@ -70,10 +88,10 @@ struct TileCut {
 
 /// Nothing where no query of the tile sees a key of it.
 inline std::optional<TileCut> cut_tile(const AttentionBlock& block, std::int64_t query_tile, std::int64_t key_tile) {
-  TileCut cut{&block, std::max<std::int64_t>(block.query_begin, query_tile * kAttentionTile),
-              std::min<std::int64_t>(block.query_end, (query_tile + 1) * kAttentionTile),
-              std::max<std::int64_t>(block.key_begin, key_tile * kAttentionTile),
-              std::min<std::int64_t>(block.key_end, (key_tile + 1) * kAttentionTile)};
+  TileCut cut{&block, std::max<std::int64_t>(block.query_begin, query_tile * kQueryTile),
+              std::min<std::int64_t>(block.query_end, (query_tile + 1) * kQueryTile),
+              std::max<std::int64_t>(block.key_begin, key_tile * kKeyTile),
+              std::min<std::int64_t>(block.key_end, (key_tile + 1) * kKeyTile)};
   cut.query_begin = cut.first_query(cut.key_begin);
   if (cut.query_begin >= cut.query_end || cut.key_begin >= cut.key_end) return std::nullopt;
   return cut;
@@ -104,29 +122,6 @@ struct AttentionDropout {
                  cut.key_limit(query) - cut.key_begin, to);
   }
 };
-
-/// to[row][j] = from[row][j] * factor; padding of the `to_stride` columns, and rows up to `padded_rows`, become 0.
-template <class T>
-void pack_rows(const T* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns, T factor, T* to,
-               std::int64_t to_stride, std::int64_t padded_rows) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-#pragma omp simd
-    for (std::int64_t j = 0; j < columns; ++j) to[row * to_stride + j] = from[row * from_stride + j] * factor;
-    std::fill(to + row * to_stride + columns, to + (row + 1) * to_stride, T(0));
-  }
-  std::fill(to + std::min(rows, padded_rows) * to_stride, to + padded_rows * to_stride, T(0));
-}
-
-/// to[j][row] = from[row][j], with kAttentionTile columns of which those beyond `rows` become 0.
-template <class T>
-void pack_transposed(const T* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns, T* to) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t j = 0; j < columns; ++j) to[j * kAttentionTile + row] = from[row * from_stride + j];
-  }
-  for (std::int64_t j = 0; j < columns; ++j) {
-    std::fill(to + j * kAttentionTile + rows, to + (j + 1) * kAttentionTile, T(0));
-  }
-}
 
 /// Hands out parts of a workspace, each on a cache line of its own. With no memory it measures.
 class WorkspaceCarver {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #ifdef _OPENMP
@@ -46,11 +47,13 @@ void parallel_ranges(std::int64_t count, std::int64_t grain, const Function& fun
 }
 
 /// Calls `function(task, thread)` for every task in [0, count), each on whichever of `thread_count()` threads is free:
-/// put long ones first. `function` must not throw; tasks write to disjoint memory, or to memory of their thread.
+/// put long ones first. Tasks begin in their order, so that one may wait for an earlier one. `function` must not throw;
+/// tasks write to disjoint memory, or to memory of their thread.
 template <class Function>
 void parallel_tasks(std::int64_t count, const Function& function) {
-#pragma omp parallel for schedule(dynamic, 1)
-  for (std::int64_t task = 0; task < count; ++task) function(task, thread_index());
+  std::atomic<std::int64_t> next = 0;
+#pragma omp parallel
+  for (std::int64_t task = next++; task < count; task = next++) function(task, thread_index());
 }
 
 }  // namespace annulus

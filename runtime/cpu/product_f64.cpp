@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "runtime/cpu/parallel.h"
-#include "runtime/cpu/tile_product.h"
+#include "runtime/cpu/tile_kernels.h"
 
 namespace annulus {
 namespace {
@@ -11,7 +11,7 @@ namespace {
 // A thread's panel of the right operand and its tile of the result stay in its second-level cache.
 constexpr std::int64_t kRows = 96, kColumns = 64, kDepth = 256;
 constexpr std::int64_t kPanel = kDepth * kColumns, kTile = kRows * kColumns;
-static_assert(kColumns % kVectorLanes<double> == 0);
+static_assert(kColumns == padded_columns<double>(kColumns));
 
 /// panel[depth, kColumns] = op(b)[first_depth.., first_column..], zero behind the last column.
 void pack(bool transposed, const Matmul::Sizes& sizes, const double* b, std::int64_t first_depth, std::int64_t depth,
@@ -36,6 +36,7 @@ void product_f64(Matmul::Form form, const Matmul::Sizes& sizes, const double* a,
   const std::int64_t column_blocks = (sizes.n + kColumns - 1) / kColumns, row_blocks = (sizes.m + kRows - 1) / kRows;
   const std::int64_t row_stride = form == Matmul::Form::tn ? 1 : sizes.k,
                      depth_stride = form == Matmul::Form::tn ? sizes.m : 1;
+  const auto product = tile_kernels<double>().product;
   parallel_tasks(row_blocks * column_blocks, [&](std::int64_t task, int thread) {
     double* panel = reinterpret_cast<double*>(workspace) + thread * (kPanel + kTile);
     double* tile = panel + kPanel;
@@ -44,9 +45,8 @@ void product_f64(Matmul::Form form, const Matmul::Sizes& sizes, const double* a,
     for (std::int64_t from = 0; from < sizes.k; from += kDepth) {
       const std::int64_t depth = std::min(kDepth, sizes.k - from);
       pack(form == Matmul::Form::nt, sizes, b, from, depth, column, columns, panel);
-      tile_product<double>(rows, columns, depth, {a + row * row_stride + from * depth_stride, row_stride, depth_stride},
-                           {panel, kColumns}, {tile, kColumns},
-                           from == 0 ? TileUpdate::overwrite : TileUpdate::accumulate);
+      product(rows, columns, depth, {a + row * row_stride + from * depth_stride, row_stride, depth_stride},
+              {panel, kColumns}, {tile, kColumns}, from == 0 ? TileUpdate::overwrite : TileUpdate::accumulate, nullptr);
     }
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t at = (row + i) * sizes.n + column;

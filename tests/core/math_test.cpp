@@ -45,6 +45,22 @@ TEST(Math, ExponentialAtItsEnds) {
   check_ends_of_exponential<double>();
 }
 
+template <class T>
+void check_power_of_two(T lowest) {
+  const auto exact = [](long double x) { return std::exp2(x); };
+  EXPECT_LT(worst_error<T>(lowest, 100, power_of_two, exact), 2);
+  EXPECT_LT(worst_error<T>(-1, 1, power_of_two, exact), 2);
+  for (int n = -20; n <= 20; ++n) EXPECT_EQ(power_of_two(static_cast<T>(n)), std::ldexp(T(1), n));
+  EXPECT_EQ(power_of_two(-std::numeric_limits<T>::infinity()), 0);
+  EXPECT_EQ(power_of_two(lowest - 2), 0);
+  EXPECT_TRUE(std::isnan(power_of_two(std::numeric_limits<T>::quiet_NaN())));
+}
+
+TEST(Math, PowerOfTwoIsWithinAFewUnits) {
+  check_power_of_two<float>(-125.9f);
+  check_power_of_two<double>(-1021.9);
+}
+
 TEST(Math, LogisticIsWithinAFewUnits) {
   const auto exact = [](long double x) { return 1 / (1 + std::exp(-x)); };
   EXPECT_LT(worst_error<float>(-80, 80, logistic, exact), 4);
