@@ -78,8 +78,10 @@ std::unique_ptr<SharedSegment> SharedSegment::create(std::int64_t bytes) {
   name.file = file.number();
   std::unique_ptr<SharedSegment> segment(new SharedSegment(std::move(file), name));
   if (!segment->map()) return nullptr;
-  if (name.bytes >= kHugePage)  // a wish: what it does not grant comes in small pages
-    madvise(segment->data_, static_cast<std::size_t>(name.bytes / kHugePage * kHugePage), MADV_COLLAPSE);
+  // Huge pages are a wish: what is not granted comes in small ones. The kernel makes them of ranges that have a page.
+  const std::int64_t huge_bytes = name.bytes / kHugePage * kHugePage;
+  for (std::int64_t at = 0; at < huge_bytes; at += kHugePage) segment->data_[at] = std::byte{0};
+  if (huge_bytes > 0) madvise(segment->data_, static_cast<std::size_t>(huge_bytes), MADV_COLLAPSE);
   if (posix_fallocate(segment->file_.number(), 0, name.bytes) != 0) return nullptr;
   return segment;
 }

@@ -76,12 +76,9 @@ class Calibration {
     measure_passes();
     for (int size = 2; size <= world_.size(); ++size)
       if (world_.size() % size == 0) measure_group(*world_.split(world_.rank() / size, world_.rank()));
-    const int hosts = world_.hosts(), ranks_per_host = world_.size() / hosts;
-    if (world_.has_hierarchy()) {  // ranks of one place on each host: neighbours that a mesh has, and no list of ranks
-      profile_.ranks_per_host = ranks_per_host;
-      measure_group(*world_.split(world_.rank() % ranks_per_host, world_.rank()));
-    }
-    world_.choose_transports({});
+    if (world_.hosts() > 1) profile_.ranks_per_host = world_.size() / world_.hosts();
+    if (world_.has_hierarchy())  // ranks of one place on each host are a group of many meshes
+      measure_group(*world_.split(world_.rank() % profile_.ranks_per_host, world_.rank()));
     return std::move(profile_);
   }
 
@@ -139,16 +136,24 @@ class Calibration {
     for (auto& [kind, curve] : points) profile_.kernels[kind] = RateCurve(std::move(curve), kind);
   }
 
+  /// Over all ranks. Groups of neighbours may lie on more or fewer hosts, but all ranks must measure alike, and have
+  /// one name for it.
+  std::int32_t largest(std::int32_t value) {
+    wait(world_.all_reduce(&value, &value, 1, DType::i32, Reduction::max));
+    return value;
+  }
+
   /// A group of every rank: in each way that it has.
   void measure_group(Communicator& group) {
     for (CollectiveKind kind : {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter,
                                 CollectiveKind::shift}) {
-      const bool has_choice = group.has_hierarchy() && kind != CollectiveKind::shift;
+      const bool has_choice = largest(group.has_hierarchy()) != 0 && kind != CollectiveKind::shift;
       for (Transport way : {Transport::hierarchical, Transport::messages}) {
         world_.choose_transports([way](auto...) { return way; });
         if (has_choice || way == Transport::messages) measure_collective(group, kind);
       }
     }
+    world_.choose_transports({});
     const OpCase product = linear_cases(DType::f32, 256, 256, 768).front();
     const CalibrationBench::Overlap overlap = bench_.overlap(group, product, 2 * kMiB);
     profile_.overlap_loss = overlap.loss;
@@ -164,10 +169,8 @@ class Calibration {
       points.push_back(
           {static_cast<double>(whole), bench_.transfer_seconds(group, kind, whole, effort_.transfer_budget)});
     }
-    // Groups of neighbours may lie on more or fewer hosts: all ranks must call them the same.
-    auto hosts = static_cast<std::int32_t>(group.hosts());
-    wait(world_.all_reduce(&hosts, &hosts, 1, DType::i32, Reduction::max));
-    profile_.collectives.insert_or_assign({kind, size, hosts, bench_.transport()},
+    const auto transport = static_cast<Transport>(largest(static_cast<std::int32_t>(bench_.transport())));
+    profile_.collectives.insert_or_assign({kind, size, largest(group.hosts()), transport},
                                           TransferCurve(std::move(points), name_of(kind)));
   }
 
