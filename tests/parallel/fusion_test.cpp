@@ -1,0 +1,182 @@
+// Fused programs give what the programs do from which they were made, and hold what can be fused.
+#include "runtime/ops/fusion.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <iostream>
+#include <random>
+#include <set>
+
+#include "tests/parallel/op_runner.h"
+
+namespace annulus::testing {
+namespace {
+
+constexpr std::int64_t kSize = 5;
+
+/// Random products, sums, biases and gradients of embeddings on square matrices, some in place, some kept, in one or
+/// two segments; the last op adds to an input in place.
+class RandomSums {
+ public:
+  explicit RandomSums(std::uint64_t seed) : seed_(seed) {}
+
+  std::vector<OpInput> inputs() const {
+    Draw draw(seed_, 1);
+    OpTable table{draw};
+    return {table.numbers({kSize, kSize}), table.numbers({kSize, kSize}), table.numbers({kSize}),
+            table.ids({kSize}, kSize - 1), table.numbers({kSize, kSize})};
+  }
+
+  std::vector<ValueId> record(Program& program, const std::vector<ValueId>& ids) {
+    engine_.seed(seed_);
+    matrices_ = {ids[0], ids[1]};
+    const int segments = below(2) + 1;
+    for (int segment = 0; segment < segments; ++segment) {
+      program.begin_segment("segment" + std::to_string(segment), 1);
+      for (int i = below(15) + 5; i > 0; --i) matrices_.insert(matrix(program, ids));
+    }
+    std::vector<ValueId> outputs;
+    ValueId last = kNoValue;
+    for (ValueId id : matrices_) {
+      if (program.value(id).role != Role::activation) continue;
+      if (below(3) == 0) outputs.push_back(id);
+      last = id;
+    }
+    outputs.push_back(one<Accumulate>(program, {ids[4], last}));
+    for (ValueId id : outputs) program.keep(id);
+    return outputs;
+  }
+
+ private:
+  int below(int count) { return std::uniform_int_distribution<int>(0, count - 1)(engine_); }
+  /// The newest values are chosen most: what is made is often read once, and at once.
+  ValueId any() {
+    const int count = static_cast<int>(matrices_.size());
+    return *std::prev(matrices_.end(), 1 + std::min({below(count), below(count), below(count)}));
+  }
+  template <class Kind, class... Arguments>
+  static ValueId one(Program& program, std::vector<ValueId> inputs, Arguments... arguments) {
+    return program.emit_one(std::make_shared<Kind>(arguments...), std::move(inputs));
+  }
+
+  ValueId matrix(Program& program, const std::vector<ValueId>& ids) {
+    switch (below(6)) {
+      case 0:
+        return one<AddBias>(program, {any(), ids[2]});
+      case 1:
+        return one<EmbedGrad>(program, {ids[3], ids[0], any()}, 0);
+      case 2:
+      case 3:
+        return one<Add>(program, {any(), any()});
+      case 4: {
+        const ValueId sum = any(), share = any();
+        if (sum == share || program.value(sum).role != Role::activation) return sum;
+        matrices_.erase(sum);
+        return one<Accumulate>(program, {sum, share});
+      }
+      default:
+        return one<Matmul>(program, {any(), any()}, static_cast<Matmul::Form>(below(3)));
+    }
+  }
+
+  std::uint64_t seed_;
+  std::mt19937_64 engine_;
+  std::set<ValueId> matrices_;
+};
+
+TEST(Fusion, RandomProgramsGiveTheSame) {
+  const std::uint64_t seed = std::random_device{}();
+  std::cout << "seed " << seed << "\n";
+  int recorded = 0, left = 0;
+  for (int round = 0; round < 400; ++round) {
+    SCOPED_TRACE("round " + std::to_string(round));
+    RandomSums sums(seed + static_cast<std::uint64_t>(round));
+    const std::vector<OpInput> inputs = sums.inputs();
+    const auto result = [&](bool fused) {
+      return run_on_one_rank(inputs, [&](Program& program, const std::vector<ValueId>& ids) {
+        const std::vector<ValueId> outputs = sums.record(program, ids);
+        if (fused) {
+          recorded += program.op_count();
+          fuse(program);
+          left += program.op_count();
+        }
+        return outputs;
+      });
+    };
+    const RanksResult plain = result(false), fused = result(true);
+    for (std::size_t i = 0; i < plain.outputs.size(); ++i)
+      expect_close(fused.outputs[i][0].values, plain.outputs[i][0].values, 1e-11, "output " + std::to_string(i));
+  }
+  std::cout << recorded << " ops recorded, " << left << " left\n";
+  EXPECT_LT(left, recorded);
+}
+
+/// A program of one rank with leaves of every sort, to record and to look at.
+class FusionShapes : public ::testing::Test {
+ protected:
+  ValueId leaf(const char* name, Role role, const Shape& shape = {kSize, kSize}, DType dtype = DType::f64) {
+    return program_.leaf(name, role, dtype, shape);
+  }
+  template <class Kind, class... Arguments>
+  ValueId one(std::vector<ValueId> inputs, Arguments... arguments) {
+    return program_.emit_one(std::make_shared<Kind>(arguments...), std::move(inputs));
+  }
+  /// The ops, by name and attributes, after fusing.
+  std::vector<std::string> fused() {
+    fuse(program_);
+    check_aliases(program_);
+    std::vector<std::string> ops;
+    for (const Op& op : program_.ops()) {
+      const std::string attributes = op.definition->attributes();
+      ops.push_back(std::string(op.definition->name()) + (attributes.empty() ? "" : " " + attributes));
+    }
+    return ops;
+  }
+  using Ops = std::vector<std::string>;
+
+  Program program_{mesh_of({1, 1, 1, 1})};
+  const ValueId x_ = leaf("x", Role::input), w_ = leaf("w", Role::parameter);
+};
+
+TEST_F(FusionShapes, BiasAndResidualJoinTheProduct) {
+  const ValueId bias = leaf("bias", Role::parameter, {kSize});
+  const ValueId stream = one<Gelu>({x_}, Activation::gelu_erf);
+  const ValueId y = one<Matmul>({x_, w_}, Matmul::Form::nn);
+  const ValueId sum = one<Add>({stream, one<AddBias>({y, bias})});
+  program_.keep(one<Add>({sum, stream}));
+  EXPECT_EQ(fused(), (Ops{"gelu erf", "matmul nn + bias + addend", "add"}));
+}
+
+TEST_F(FusionShapes, WhatNobodyReadsAfterwardsIsAddedToInPlace) {
+  const ValueId first = one<Matmul>({x_, w_}, Matmul::Form::nt), second = one<Matmul>({w_, x_}, Matmul::Form::nt);
+  program_.keep(one<Add>({second, first}));
+  EXPECT_EQ(fused(), (Ops{"matmul nt", "matmul nt in place"}));
+}
+
+TEST_F(FusionShapes, TiedGradientsGatherInTheAccumulator) {
+  const ValueId accumulator = leaf("sum", Role::state), ids = leaf("ids", Role::input, {kSize}, DType::i32);
+  for (const char* segment : {"body", "last_body"}) {
+    program_.begin_segment(segment, 1);
+    const ValueId head = one<Matmul>({x_, w_}, Matmul::Form::tn), embedding = one<EmbedGrad>({ids, w_, x_}, 0);
+    program_.keep(one<Accumulate>({accumulator, one<Add>({head, embedding})}));
+  }
+  EXPECT_EQ(fused(), (Ops{"matmul tn in place", "embed_grad in place", "matmul tn in place", "embed_grad in place"}));
+}
+
+TEST_F(FusionShapes, WhatIsReadTwiceOrKeptStays) {
+  const ValueId y = one<Matmul>({x_, w_}, Matmul::Form::nn), z = one<Matmul>({x_, x_}, Matmul::Form::nn);
+  program_.keep(one<Add>({y, x_}));
+  program_.keep(one<Gelu>({y}, Activation::gelu_erf));
+  program_.keep(z);
+  program_.keep(one<Add>({z, x_}));
+  EXPECT_EQ(fused(), (Ops{"matmul nn", "matmul nn", "add", "gelu erf", "add"}));
+}
+
+TEST_F(FusionShapes, ParametersAreNotOverwritten) {
+  program_.keep(one<Add>({one<Matmul>({x_, w_}, Matmul::Form::nn), w_}));
+  EXPECT_EQ(fused(), (Ops{"matmul nn + addend"}));
+}
+
+}  // namespace
+}  // namespace annulus::testing
