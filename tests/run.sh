@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up, builds, and runs all tests.
+# Sets everything up, builds, and runs all tests; where nvcc is, builds and tests the CUDA part, too.
 #   tests/run.sh [--without-pytorch] [--preset NAME] [-R REGEX]
 #     --without-pytorch   installs no PyTorch; the tests that compare with it are skipped, by name
 #     --preset NAME       default, debug, asan or tsan
@@ -37,6 +37,12 @@ results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 status=0
 ctest --preset "$preset" --no-tests=error --output-junit "$results" "${selection[@]}" || status=$?
+
+# The CUDA build, wherever there is a compiler for it, with or without a GPU.
+if [ "$preset" = default ] && [ ${#selection[@]} -eq 0 ] && command -v nvcc >/dev/null; then
+  ANNULUS_PRESET=cuda launch/build.sh cuda_build || status=$?
+  ctest --preset cuda --no-tests=error -R '^cu(da_|dnn)' || status=$?
+fi
 
 # The closing line: what ctest itself counted.
 count() { sed -n "s/^.*[[:space:]]$1=\"\([0-9]*\)\".*$/\1/p" "$results" | head -n 1; }

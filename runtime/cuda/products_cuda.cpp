@@ -16,7 +16,7 @@ constexpr std::int64_t kWorkspaceAlignment = 256;  // the library's wish
 constexpr std::uint32_t kUsualAlignment = 16;      // of operands in an arena
 
 void check(cublasStatus_t status, const std::string& what) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(what + ": cuBLASLt says " + cublasGetStatusString(status));
+  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(what + ": cuBLASLt says " + cublasLtGetStatusString(status));
 }
 
 /// What the epilogue of one product is done by.
