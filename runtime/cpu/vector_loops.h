@@ -54,26 +54,22 @@ void transform(T* to, std::int64_t count, const Function& function, const From*.
   transform(Stores::cached, to, count, function, from...);
 }
 
-/// The sum of function(from[i]...) for i in [0, count), in an order that depends on the count alone.
-template <class T, class Function, class... From>
-T sum_over(std::int64_t count, const Function& function, const T* first, const From*... from) {
+/// The sum of function(from[i]) for i in [0, count), in an order that depends on the count alone.
+template <class T, class Function>
+T sum_over(std::int64_t count, const Function& function, const T* from) {
   constexpr std::int64_t kSums = 4;  // so many additions are on their way at once
   Vector<T> sums[kSums] = {};
   std::int64_t i = 0;
   for (; i + kSums * kLanes<T> <= count; i += kSums * kLanes<T>) {
 #pragma GCC unroll 4
     for (std::int64_t k = 0; k < kSums; ++k) {
-      const std::int64_t at = i + k * kLanes<T>;
-      prefetch_ahead(first + at);
-      (prefetch_ahead(from + at), ...);
-      sums[k] += function(load(first + at), load(from + at)...);
+      const T* at = from + i + k * kLanes<T>;
+      prefetch_ahead(at);
+      sums[k] += function(load(at));
     }
   }
-  for (; i + kLanes<T> <= count; i += kLanes<T>) sums[0] += function(load(first + i), load(from + i)...);
-  if (i < count) {
-    const std::int64_t size = count - i;
-    sums[1] += first_lanes(function(load_part(first + i, size), load_part(from + i, size)...), size);
-  }
+  for (; i + kLanes<T> <= count; i += kLanes<T>) sums[0] += function(load(from + i));
+  if (i < count) sums[1] += first_lanes(function(load_part(from + i, count - i)), count - i);
   return sum_of_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 

@@ -92,5 +92,48 @@ TYPED_TEST(CrossEntropyTest, ShardedAndPadded) {
   }
 }
 
+/// Rows of more columns than are summed at once, some of them impossible, and padding behind.
+TYPED_TEST(CrossEntropyTest, LongRows) {
+  const std::int64_t rows = 2, vocabulary = this->integer(9000, 13000), width = vocabulary + this->integer(0, 40);
+  const double infinity = std::numeric_limits<double>::infinity();
+  Numbers whole = this->random(this->kType, {rows, vocabulary}, 3).numbers();
+  for (int impossible = 0; impossible < 50; ++impossible)
+    whole[static_cast<std::size_t>(this->integer(0, rows * vocabulary - 1))] = -infinity;
+  const Operand logits(this->kType, {rows, width}, columns_of(whole, vocabulary, 0, width, 1e4));
+  const VocabularyShard shard{0, vocabulary};
+  const Operand largest = this->run(RowMax(shard), {logits})[0];
+  const Operand sums = this->run(RowSumExp(shard), {logits, largest})[0];
+  const Operand targets = this->random_ids({rows}, 0, vocabulary - 1), weights = this->random(this->kType, {rows});
+  const Numbers gradient = this->run(NllGrad(shard), {logits, sums, largest, targets, weights})[0].numbers();
+  Numbers expected_largest, expected_sums, expected_gradient;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto begin = whole.begin() + row * vocabulary, end = begin + vocabulary;
+    expected_largest.push_back(*std::max_element(begin, end));
+    expected_sums.push_back(0);
+    for (auto logit = begin; logit != end; ++logit) expected_sums.back() += std::exp(*logit - expected_largest.back());
+    const double weight = Operand(weights).numbers()[static_cast<std::size_t>(row)];
+    const std::int64_t target = Operand(targets).tensor().template as<std::int32_t>()[row];
+    for (std::int64_t j = 0; j < width; ++j) {
+      const double probability =
+          j < vocabulary ? std::exp(begin[j] - expected_largest.back()) / expected_sums.back() : 0;
+      expected_gradient.push_back(weight * (probability - (j == target ? 1 : 0)));
+    }
+  }
+  EXPECT_EQ(Operand(largest).numbers(), expected_largest);
+  expect_close(Operand(sums).numbers(), expected_sums, this->tolerance(), "sums");
+  expect_close(gradient, expected_gradient, this->tolerance(), "gradient");
+}
+
+/// A logit that is no number is not hidden by the others, in whichever lane it is.
+TYPED_TEST(CrossEntropyTest, NotANumberIsSeen) {
+  for (std::int64_t at = 0; at < 40; ++at) {
+    Numbers logits = this->random(this->kType, {1, 40}).numbers();
+    logits[static_cast<std::size_t>(at)] = std::numeric_limits<double>::quiet_NaN();
+    const Operand row(this->kType, {1, 40}, logits);
+    const Operand largest = this->run(RowMax(VocabularyShard{0, 40}), {row})[0];
+    EXPECT_TRUE(std::isnan(this->run(RowSumExp(VocabularyShard{0, 40}), {row, largest})[0].numbers()[0])) << at;
+  }
+}
+
 }  // namespace
 }  // namespace annulus::testing
