@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "runtime/core/error.h"
-#include "runtime/cuda/attention_rows.h"
 #include "runtime/cuda/cudnn_attention.h"
+#include "runtime/cuda/cudnn_operands.h"
 
 namespace annulus {
 namespace {
@@ -18,10 +18,7 @@ using Graph = fe::graph::Graph;
 using GraphTensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 using Direction = AttentionDirection;
 using Mask = CudnnGraphKey::Mask;
-using Results = CudnnGraphKey::Results;
-
-/// The operands of graphs.
-enum Id : std::int64_t { kQ = 1, kK, kV, kOut, kLse, kOutGrad, kQueryGrad, kKeyGrad, kValueGrad };
+using Operand = CudnnOperand;
 using Pointers = std::unordered_map<std::int64_t, void*>;
 
 void check(cudnnStatus_t status, const char* what) {
@@ -46,44 +43,22 @@ fe::DataType_t data_type(AttentionType type) {
   throw InternalError("cuDNN is asked for an unknown type");
 }
 
-std::int64_t bytes_of(AttentionType type) { return type == AttentionType::f32 ? 4 : 2; }
-
-/// Extents and strides of [sequence, head, position, element].
-struct Layout {
-  std::vector<std::int64_t> extents, strides;
-};
-
-Layout query_layout(const CudnnGraphKey& key, Results results) {
-  const std::int64_t row = key.heads * key.head_dim;
-  const std::int64_t positions = results == Results::in_place ? key.query_positions : key.queries;
-  return {{key.sequences, key.heads, key.queries, key.head_dim}, {positions * row, key.head_dim, row, 1}};
+void describe(const GraphTensor& tensor, const CudnnGraphKey& key, CudnnOperand operand) {
+  const CudnnLayout layout = layout_of(key, operand);
+  tensor->set_uid(static_cast<std::int64_t>(operand)).set_data_type(data_type(layout.type));
+  tensor->set_dim(std::vector<std::int64_t>(layout.extents.begin(), layout.extents.end()));
+  tensor->set_stride(std::vector<std::int64_t>(layout.strides.begin(), layout.strides.end()));
 }
 
-Layout key_layout(const CudnnGraphKey& key) {
-  const std::int64_t row = 2 * key.kv_heads * key.head_dim;
-  return {{key.sequences, key.kv_heads, key.keys, key.head_dim}, {key.key_positions * row, key.head_dim, row, 1}};
-}
-
-/// In place [rows, heads]; packed [sequences, heads, queries], the one form that cuDNN's backward reads before 9.26.
-Layout lse_layout(const CudnnGraphKey& key, Results results) {
-  const std::vector<std::int64_t> extents{key.sequences, key.heads, key.queries, 1};
-  if (results == Results::in_place) return {extents, {key.query_positions * key.heads, 1, key.heads, 1}};
-  return {extents, {key.heads * key.queries, key.queries, 1, 1}};
-}
-
-void describe(const GraphTensor& tensor, Id id, const Layout& layout, AttentionType type) {
-  tensor->set_uid(id).set_dim(layout.extents).set_stride(layout.strides).set_data_type(data_type(type));
-}
-
-GraphTensor input(Graph& graph, Id id, const Layout& layout, AttentionType type) {
+GraphTensor input(Graph& graph, const CudnnGraphKey& key, CudnnOperand operand) {
   GraphTensor tensor = graph.tensor(fe::graph::Tensor_attributes());
-  describe(tensor, id, layout, type);
+  describe(tensor, key, operand);
   return tensor;
 }
 
-void output(const GraphTensor& tensor, Id id, const Layout& layout, AttentionType type) {
+void output(const GraphTensor& tensor, const CudnnGraphKey& key, CudnnOperand operand) {
   tensor->set_output(true);
-  describe(tensor, id, layout, type);
+  describe(tensor, key, operand);
 }
 
 /// What both directions ask for.
@@ -97,46 +72,29 @@ void describe(Attributes& attributes, const CudnnGraphKey& key) {
 }
 
 void add_forward(Graph& graph, const CudnnGraphKey& key) {
-  const GraphTensor q = input(graph, kQ, query_layout(key, Results::in_place), key.storage);
-  const GraphTensor k = input(graph, kK, key_layout(key), key.storage),
-                    v = input(graph, kV, key_layout(key), key.storage);
+  const GraphTensor q = input(graph, key, Operand::q), k = input(graph, key, Operand::k),
+                    v = input(graph, key, Operand::v);
   fe::graph::SDPA_attributes attributes;
   attributes.set_generate_stats(true);
   describe(attributes, key);
   if (key.out == AttentionType::f32) attributes.set_implementation(fe::AttentionImplementation_t::COMPOSITE);
   const auto [out, lse] = graph.sdpa(q, k, v, attributes);
-  output(out, kOut, query_layout(key, key.results), key.out);
-  output(lse, kLse, lse_layout(key, key.results), AttentionType::f32);
+  output(out, key, Operand::out);
+  output(lse, key, Operand::lse);
 }
 
 void add_backward(Graph& graph, const CudnnGraphKey& key) {
-  const Layout queries = query_layout(key, Results::in_place), keys = key_layout(key);
-  const GraphTensor q = input(graph, kQ, queries, key.storage), k = input(graph, kK, keys, key.storage),
-                    v = input(graph, kV, keys, key.storage), out = input(graph, kOut, queries, key.out),
-                    out_grad = input(graph, kOutGrad, queries, key.storage),
-                    lse = input(graph, kLse, lse_layout(key, Results::packed), AttentionType::f32);
+  const GraphTensor q = input(graph, key, Operand::q), k = input(graph, key, Operand::k),
+                    v = input(graph, key, Operand::v), out = input(graph, key, Operand::out),
+                    out_grad = input(graph, key, Operand::out_grad), lse = input(graph, key, Operand::lse);
   fe::graph::SDPA_backward_attributes attributes;
   attributes.set_deterministic_algorithm(key.determinism == Determinism::bitwise);
   describe(attributes, key);
   const auto [query_grad, key_grad, value_grad] = graph.sdpa_backward(q, k, v, out, out_grad, lse, attributes);
-  output(query_grad, kQueryGrad, query_layout(key, key.results), key.query_grad);
-  output(key_grad, kKeyGrad, keys, key.kv_grad);
-  output(value_grad, kValueGrad, keys, key.kv_grad);
+  output(query_grad, key, Operand::query_grad);
+  output(key_grad, key, Operand::key_grad);
+  output(value_grad, key, Operand::value_grad);
 }
-
-/// Our part of the workspace: what cuDNN leaves packed, or reads so.
-struct PackedBytes {
-  std::int64_t rows = 0, lse = 0;
-
-  explicit PackedBytes(const CudnnGraphKey& key) {
-    const auto aligned = [](std::int64_t bytes) { return (bytes + 255) / 256 * 256; };
-    const std::int64_t row_heads = key.sequences * key.queries * key.heads;
-    const bool backward = key.direction == Direction::backward, packed = key.results == Results::packed;
-    if (packed) rows = aligned(row_heads * key.head_dim * 4);
-    if (packed || backward) lse = aligned(row_heads * 4);
-  }
-  std::int64_t total() const { return rows + lse; }
-};
 
 }  // namespace
 
@@ -211,83 +169,6 @@ class CudnnAttention::Graphs {
 
 namespace {
 
-/// One call: where the operands of a plan's graph lie.
-class Call {
- public:
-  Call(const AttentionTask& task, const CudnnPlan& plan, const KernelArguments& arguments)
-      : task_(task),
-        arguments_(arguments),
-        queries_{task.sequences, task.queries, plan.query_begin, plan.graph ? plan.graph->queries : 0},
-        keys_{task.sequences, task.keys, plan.key_begin, plan.graph ? plan.graph->keys : 0},
-        packed_(plan.graph && plan.graph->results == Results::packed),
-        packed_rows_(reinterpret_cast<float*>(arguments.workspace)),
-        packed_lse_(reinterpret_cast<float*>(arguments.workspace + (plan.graph ? PackedBytes(*plan.graph).rows : 0))) {}
-
-  /// What comes before cuDNN's part: the rows that it does not write, the log-sum-exp that it reads.
-  void prepare(cudaStream_t stream, bool runs) const {
-    constexpr std::uint32_t kNoKey = 0xFF800000;  // -infinity
-    const Tensor &first = arguments_.outputs[0], &second = arguments_.outputs[1];
-    const bool forward = task_.direction == Direction::forward;
-    if (task_.first) fill_other_rows(stream, first, queries_, 0);
-    if (!forward) fill_other_rows(stream, second, keys_, 0);
-    if (forward && task_.first) fill_other_rows(stream, second, queries_, kNoKey);
-    if (forward || !runs) return;
-    enqueue(stream, PackLogSumExp{arguments_.inputs[5].as<float>(), packed_lse_, queries_, task_.heads});
-  }
-
-  Pointers pointers() const {
-    const std::int64_t kv_width = task_.kv_heads * task_.head_dim;
-    Pointers at{{kQ, queries(arguments_.inputs[0].data, task_.storage)}};
-    const auto keys = [&](std::byte* data, AttentionType type, std::int64_t part) {
-      return data + (keys_.begin * 2 + part) * kv_width * bytes_of(type);
-    };
-    at[kK] = keys(arguments_.inputs[1].data, task_.storage, 0);
-    at[kV] = keys(arguments_.inputs[1].data, task_.storage, 1);
-    void* const packed = packed_rows_;
-    if (task_.direction == Direction::forward) {
-      std::byte* const lse = arguments_.outputs[1].data + queries_.begin * task_.heads * bytes_of(task_.lse);
-      at[kOut] = packed_ ? packed : queries(arguments_.outputs[0].data, task_.out);
-      at[kLse] = packed_ ? static_cast<void*>(packed_lse_) : lse;
-    } else {
-      at[kOut] = queries(arguments_.inputs[4].data, task_.out);
-      at[kLse] = packed_lse_;
-      at[kOutGrad] = queries(arguments_.inputs[6].data, task_.storage);
-      at[kQueryGrad] = packed_ ? packed : queries(arguments_.outputs[0].data, task_.query_grad);
-      at[kKeyGrad] = keys(arguments_.outputs[1].data, task_.kv_grad, 0);
-      at[kValueGrad] = keys(arguments_.outputs[1].data, task_.kv_grad, 1);
-    }
-    return at;
-  }
-
-  /// What comes after: packed results join those of earlier steps.
-  void finish(cudaStream_t stream) const {
-    if (!packed_) return;
-    float* const sum = arguments_.outputs[0].as<float>();
-    if (task_.direction == Direction::backward) {
-      enqueue(stream, AddPackedRows{sum, packed_rows_, queries_, task_.heads * task_.head_dim});
-    } else {
-      enqueue(stream, MergePackedRows{sum, arguments_.outputs[1].as<float>(), packed_rows_, packed_lse_, queries_,
-                                      task_.heads, task_.head_dim});
-    }
-  }
-
- private:
-  static void fill_other_rows(cudaStream_t stream, const Tensor& tensor, const SequenceRows& rows,
-                              std::uint32_t value) {
-    const std::int64_t row_words = tensor.bytes() / tensor.shape.rows() / 4;
-    enqueue(stream, FillOtherRows{reinterpret_cast<std::uint32_t*>(tensor.data), rows, row_words, value});
-  }
-  std::byte* queries(std::byte* data, AttentionType type) const {
-    return data + queries_.begin * task_.heads * task_.head_dim * bytes_of(type);
-  }
-
-  const AttentionTask& task_;
-  const KernelArguments& arguments_;
-  SequenceRows queries_, keys_;
-  bool packed_;
-  float *packed_rows_, *packed_lse_;
-};
-
 int current_compute_capability() {
   int device = 0, major = 0, minor = 0;
   cudaError_t code = cudaGetDevice(&device);
@@ -323,19 +204,26 @@ CudnnPlan CudnnAttention::plan(const AttentionTask& task) {
 
 std::int64_t CudnnAttention::workspace_bytes(const AttentionTask& task) {
   const CudnnPlan todo = plan(task);
-  return todo.graph ? PackedBytes(*todo.graph).total() + graphs_->of(*todo.graph, limits_).workspace_bytes : 0;
+  return todo.graph ? packed_bytes(*todo.graph) + graphs_->of(*todo.graph, limits_).workspace_bytes : 0;
 }
 
 void CudnnAttention::run(const AttentionTask& task, const KernelArguments& arguments, CUstream_st* stream) {
   const CudnnPlan todo = plan(task);
-  const Call call(task, todo, arguments);
   if (workspace_bytes(task) > arguments.workspace_bytes) throw InternalError("attention: the workspace is too small");
-  call.prepare(stream, todo.graph.has_value());
+  const CudnnCall call(task, todo, arguments);
+  const auto put = [&](const auto& rows) { enqueue(stream, rows); };
+  call.prepare(put);
   if (!todo.graph) return;
-  Pointers pointers = call.pointers();
-  graphs_->run(graphs_->of(*todo.graph, limits_), pointers, arguments.workspace + PackedBytes(*todo.graph).total(),
-               stream);
-  call.finish(stream);
+  Pointers pointers;
+  const auto point = [&](Operand operand) { pointers[static_cast<std::int64_t>(operand)] = call.at(operand); };
+  if (task.direction == Direction::forward) {
+    for (const Operand operand : kForwardOperands) point(operand);
+  } else {
+    for (const Operand operand : kBackwardOperands) point(operand);
+  }
+  Graphs::Entry& graph = graphs_->of(*todo.graph, limits_);
+  graphs_->run(graph, pointers, arguments.workspace + packed_bytes(*todo.graph), stream);
+  call.finish(put);
   arguments.counters->attended_pairs += todo.graph->pairs();
 }
 
