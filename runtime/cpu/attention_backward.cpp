@@ -71,14 +71,19 @@ class BackwardKernel {
 
   void run() {
     const std::int64_t units = sizes_.sequences * sizes_.kv_heads, key_tiles = sizes_.key_tiles();
-    const std::int64_t packs = sizes_.sequences * sizes_.heads * sizes_.query_tiles();
-    parallel_tasks(packs, [&](std::int64_t task, int) { visit_queries(task, &BackwardKernel::pack); });
+    const std::int64_t query_tiles = sizes_.sequences * sizes_.heads * sizes_.query_tiles();
+    const auto pack_tile = [&](std::int64_t task, int) { pack(query_rows(task)); };
+    const auto store_tile = [&](std::int64_t task, int) { store_query_grad(query_rows(task)); };
+    if (!has_its_queries()) parallel_tasks(query_tiles, pack_tile);
     std::fill_n(workspace_.progress, units * key_tiles, 0);
     std::atomic<std::int64_t> pairs = 0;
     parallel_tasks(units * key_tiles, [&](std::int64_t task, int thread) {
-      pairs += differentiate(task % units, task / units, workspace_.states[static_cast<std::size_t>(thread)]);
+      const std::int64_t unit = task % units, its_tiles = sizes_.group() * sizes_.query_tiles();
+      for (std::int64_t i = 0; has_its_queries() && i < its_tiles; ++i) pack_tile(unit * its_tiles + i, thread);
+      pairs += differentiate(unit, task / units, workspace_.states[static_cast<std::size_t>(thread)]);
+      for (std::int64_t i = 0; has_its_queries() && i < its_tiles; ++i) store_tile(unit * its_tiles + i, thread);
     });
-    parallel_tasks(packs, [&](std::int64_t task, int) { visit_queries(task, &BackwardKernel::store_query_grad); });
+    if (!has_its_queries()) parallel_tasks(query_tiles, store_tile);
     arguments_.counters->attended_pairs += pairs;
   }
 
@@ -87,11 +92,14 @@ class BackwardKernel {
   struct QueryRows {
     std::int64_t count, head, first_row, packed;
   };
-  void visit_queries(std::int64_t task, void (BackwardKernel::*action)(const QueryRows&)) {
-    const std::int64_t tiles = sizes_.query_tiles(), first = task % tiles * kQueryTile, head = task / tiles;
-    (this->*action)({std::min(kQueryTile, sizes_.queries - first), head % sizes_.heads,
-                     head / sizes_.heads * sizes_.queries + first, head * sizes_.queries + first});
+  QueryRows query_rows(std::int64_t tile) const {
+    const std::int64_t tiles = sizes_.query_tiles(), first = tile % tiles * kQueryTile, head = tile / tiles;
+    return {std::min(kQueryTile, sizes_.queries - first), head % sizes_.heads,
+            head / sizes_.heads * sizes_.queries + first, head * sizes_.queries + first};
   }
+  /// Whether no other task reads the queries that a task reads: then it packs them itself, where they stay in its
+  /// cache.
+  bool has_its_queries() const { return sizes_.key_tiles() == 1; }
   std::int64_t row_stride() const { return sizes_.heads * sizes_.head_dim; }
   std::int64_t at(const QueryRows& rows) const { return rows.first_row * row_stride() + rows.head * sizes_.head_dim; }
 

@@ -67,8 +67,10 @@ class ForwardKernel {
 
   void run() {
     const std::int64_t key_tiles = sizes_.key_tiles(), heads = sizes_.sequences * sizes_.heads;
-    parallel_tasks(sizes_.sequences * sizes_.kv_heads * key_tiles,
-                   [&](std::int64_t task, int) { pack(task / key_tiles, task % key_tiles); });
+    if (!packs_its_own()) {
+      parallel_tasks(sizes_.sequences * sizes_.kv_heads * key_tiles,
+                     [&](std::int64_t task, int) { pack(task / key_tiles, task % key_tiles); });
+    }
     std::atomic<std::int64_t> pairs = 0;
     parallel_tasks(heads * sizes_.query_tiles(), [&](std::int64_t task, int thread) {
       pairs += attend(task % heads, sizes_.query_tiles() - 1 - task / heads,
@@ -78,6 +80,9 @@ class ForwardKernel {
   }
 
  private:
+  /// Whether keys are read by one task, which then packs them where they stay in its cache.
+  bool packs_its_own() const { return sizes_.key_tiles() * sizes_.query_tiles() * sizes_.group() == 1; }
+
   void pack(std::int64_t kv_head, std::int64_t tile) {
     const std::int64_t sequence = kv_head / sizes_.kv_heads, head = kv_head % sizes_.kv_heads;
     const std::int64_t part = sizes_.kv_heads * sizes_.head_dim, first = tile * kKeyTile;
@@ -94,6 +99,7 @@ class ForwardKernel {
     const std::int64_t kv_head = sequence * sizes_.kv_heads + head / sizes_.group();
     const AttentionDropout dropout(op_.composite(), arguments_.inputs[2], arguments_.inputs[3],
                                    sequence * sizes_.queries);
+    if (packs_its_own()) pack(kv_head, 0);
     load(sequence, head, query_tile, state);
     std::int64_t pairs = 0;
     for (const AttentionBlock& block : op_.blocks()) {
