@@ -42,6 +42,16 @@ double scaled_seconds(const std::map<DType, RateCurve>& curves, DType dtype, dou
   return base->second.seconds(flops) * static_cast<double>(size_of(dtype)) / static_cast<double>(size_of(DType::f32));
 }
 
+/// Seconds of a collective by what was measured of perhaps another: at the same bytes on the wire, plus the difference
+/// in steps times the latency of a step.
+double seconds_by(const TransferCurve& measured, const CollectiveKey& key, CollectiveKind kind, int group_size,
+                  double payload_bytes) {
+  const double same_wire_bytes = wire_bytes(kind, group_size, payload_bytes) / wire_bytes(key.kind, key.ranks, 1);
+  const int measured_steps = ring_steps(key.kind, key.ranks), steps = ring_steps(kind, group_size);
+  const double step_seconds = measured.latency_seconds() / measured_steps;
+  return std::max(measured.seconds(same_wire_bytes) + (steps - measured_steps) * step_seconds, steps * step_seconds);
+}
+
 }  // namespace
 
 RateCurve::RateCurve(Points points, std::string_view field) : points_(std::move(points)) {
@@ -103,14 +113,6 @@ double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes) con
 
 double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts) const {
   if (group_size == 1) return 0;
-  std::optional<double> fastest;
-  for (const Transport transport : kTransports) {
-    const auto found = collectives.find({kind, group_size, hosts, transport});
-    if (found == collectives.end()) continue;
-    const double seconds = found->second.seconds(payload_bytes);
-    fastest = std::min(fastest.value_or(seconds), seconds);
-  }
-  if (fastest) return *fastest;
   if (collectives.empty()) {
     throw ConfigError(
         fmt::format("hardware profile '{}' holds no collectives, but a group of {} ranks needs them; run mpirun -n {} "
@@ -120,18 +122,21 @@ double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, 
   const auto distance = [&](const auto& entry) {
     const CollectiveKey& key = entry.first;
     const double sizes = std::abs(std::log2(static_cast<double>(group_size) / key.ranks));
-    return std::tuple(key.kind == kind ? 0 : 1, (key.hosts > 1) == (hosts > 1) ? 0 : 1, sizes);
+    return std::tuple(key.kind == kind ? 0 : 1, (key.hosts > 1) == (hosts > 1) ? 0 : 1, sizes,
+                      std::abs(key.hosts - hosts));
   };
   const auto nearest = std::min_element(collectives.begin(), collectives.end(),
                                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  const auto [measured_kind, measured_size, measured_hosts, transport] = nearest->first;
-  const TransferCurve& curve = nearest->second;
-  const double same_wire_bytes =
-      wire_bytes(kind, group_size, payload_bytes) / wire_bytes(measured_kind, measured_size, 1);
-  const int measured_steps = ring_steps(measured_kind, measured_size);
-  const int steps = ring_steps(kind, group_size);
-  const double step_seconds = curve.latency_seconds() / measured_steps;
-  return std::max(curve.seconds(same_wire_bytes) + (steps - measured_steps) * step_seconds, steps * step_seconds);
+  std::optional<double> fastest;
+  for (const Transport transport : kTransports) {
+    CollectiveKey key = nearest->first;
+    key.transport = transport;
+    const auto found = collectives.find(key);
+    if (found == collectives.end()) continue;
+    const double seconds = seconds_by(found->second, key, kind, group_size, payload_bytes);
+    fastest = std::min(fastest.value_or(seconds), seconds);
+  }
+  return *fastest;
 }
 
 Transport HardwareProfile::transport_between_hosts(CollectiveKind kind, int group_size, int hosts,

@@ -92,9 +92,9 @@ struct HardwareProfile {
   /// A pass over memory by an op of this kind.
   double pass_seconds(std::string_view op_kind, double bytes) const;
   /// Seconds of a collective's transfer by the fastest transport measured; 0 for a group of one. Where (kind, size,
-  /// hosts) was not measured: the nearest that was (same kind first, then one or several hosts, then size), at the same
-  /// bytes on the wire, plus the difference in steps times its latency per step (collective_cost.h). Throws ConfigError
-  /// where no collective was measured at all.
+  /// hosts) was not measured: the nearest that was (same kind first, then one or several hosts, then size, then hosts),
+  /// at the same bytes on the wire, plus the difference in steps times its latency per step (collective_cost.h). Throws
+  /// ConfigError where no collective was measured at all.
   double collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts = 1) const;
   /// The faster of `messages` and `hierarchical` for a group that has both; `hierarchical` unless both were measured
   /// for (kind, size, hosts).
