@@ -61,13 +61,8 @@ int run_evaluate(Process& process, Arguments arguments) {
   CpuDevice device(process.claim_cores(config.device.threads));
   WatchedOps watched(process);
   Groups groups(process.world(), mesh);
-  ExecutorOptions executor_options;
-  executor_options.progress = config.communication.progress;
-  executor_options.monitor = &watched;
-  executor_options.shared_memory = process.shared_memory();
-  Evaluator evaluator(
-      mesh, step_options_of(config), device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); },
-      executor_options);
+  Evaluator evaluator(mesh, step_options_of(config), device, groups.lookup(),
+                      executor_options_of(config, process, watched));
   check_same_collectives(process, evaluator.step().program);
   load_huggingface(*weights, config.model, evaluator.step().parameters, evaluator.executor());
 

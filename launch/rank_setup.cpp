@@ -114,4 +114,12 @@ void WatchedOps::begin(std::uint64_t sequence, const char* what, double expected
 
 void WatchedOps::end() { watchdog_.end(); }
 
+ExecutorOptions executor_options_of(const RunConfig& config, Process& process, WatchedOps& watched) {
+  ExecutorOptions options;
+  options.progress = config.communication.progress;
+  options.monitor = &watched;
+  options.shared_memory = process.shared_memory();
+  return options;
+}
+
 }  // namespace annulus

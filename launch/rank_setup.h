@@ -47,4 +47,7 @@ class WatchedOps final : public OpMonitor {
   Watchdog watchdog_;
 };
 
+/// How this rank's programs run: as configured, watched, in memory that the ranks of a host share.
+ExecutorOptions executor_options_of(const RunConfig& config, Process& process, WatchedOps& watched);
+
 }  // namespace annulus

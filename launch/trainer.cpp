@@ -127,14 +127,10 @@ TrainStep Trainer::plan() {
 
 void Trainer::prepare(TrainStep step) {
   watched_ = std::make_unique<WatchedOps>(process_);  // behind the last check: its ranks leave with a goodbye
-  const CommunicatorLookup groups = [this](AxisSet axes) -> Communicator& { return groups_.over(axes); };
-  ExecutorOptions executor_options;
-  executor_options.progress = config_.communication.progress;
-  executor_options.monitor = watched_.get();
-  executor_options.shared_memory = process_.shared_memory();
-  runner_ = std::make_unique<StepRunner>(std::move(step), options_, device_, groups, executor_options);
+  const ExecutorOptions executor_options = executor_options_of(config_, process_, *watched_);
+  runner_ = std::make_unique<StepRunner>(std::move(step), options_, device_, groups_.lookup(), executor_options);
   if (config_.training.evaluate_every > 0) {
-    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups, executor_options);
+    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups_.lookup(), executor_options);
   }
   if (process_.local_size() > 1 && !runner_->executor().shares_arena())
     say("the ranks of a host share no memory for their arenas (it was refused): transfers between them are copied");
@@ -195,8 +191,7 @@ StepReport Trainer::take_step(std::int64_t step) {
   const Overlap overlap = step % kProbeEvery == kFirstProbe ? Overlap::off : Overlap::on;
   const StepTrace& trace = runner_->run(step, hyper, data_->training(step - 1), overlap);
   const Executor& executor = runner_->executor();
-  const std::vector<double> last = last_arrivals(
-      trace, executor.schedule(), [this](AxisSet axes) -> Communicator& { return groups_.over(axes); }, clock_.seconds);
+  const std::vector<double> last = last_arrivals(trace, executor.schedule(), groups_.lookup(), clock_.seconds);
   report.summary = runner_->summary();
 
   struct Mine {

@@ -96,13 +96,8 @@ int run_verify(Process& process, Arguments arguments) {
   CpuDevice device(process.claim_cores(config.device.threads));
   WatchedOps watched(process);
   Groups groups(process.world(), mesh);
-  ExecutorOptions executor_options;
-  executor_options.progress = config.communication.progress;
-  executor_options.monitor = &watched;
-  executor_options.shared_memory = process.shared_memory();
-  StepRunner runner(
-      mesh, step_options, Tail::gradients, device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); },
-      executor_options);
+  StepRunner runner(mesh, step_options, Tail::gradients, device, groups.lookup(),
+                    executor_options_of(config, process, watched));
   check_same_collectives(process, runner.step().program);
 
   const SequenceReader read = random_sequences(step_options.seed, step_options.model.vocabulary);

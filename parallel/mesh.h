@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -42,6 +43,10 @@ class Groups {
  public:
   Groups(Communicator& world, MeshAxes mesh) : world_(world), mesh_(std::move(mesh)) {}
   Communicator& over(AxisSet axes);
+  /// The same as a function, while this object lives.
+  std::function<Communicator&(AxisSet)> lookup() {
+    return [this](AxisSet axes) -> Communicator& { return over(axes); };
+  }
   Communicator& world() { return world_; }
 
  private:

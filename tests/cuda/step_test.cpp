@@ -40,8 +40,7 @@ void on_gpu_ranks(const Composition& composition, Tail tail, const std::function
     const MeshAxes mesh = make_mesh(shape, outer.rank());
     Groups groups(*world.communicator, mesh);
     FiberDevice device;
-    StepRunner runner(record_train_step(mesh, composition.options, tail), composition.options, device,
-                      [&](AxisSet axes) -> Communicator& { return groups.over(axes); });
+    StepRunner runner(record_train_step(mesh, composition.options, tail), composition.options, device, groups.lookup());
     runner.initialize();
     body(runner);
   });

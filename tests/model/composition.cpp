@@ -73,9 +73,8 @@ void on_ranks(const Composition& composition, Tail tail,
     const MeshAxes mesh = make_mesh(shape, world.rank());
     Groups groups(world, mesh);
     CpuDevice device(1);
-    StepRunner runner(
-        record_train_step(mesh, composition.options, tail, composition.filter), composition.options, device,
-        [&](AxisSet axes) -> Communicator& { return groups.over(axes); }, composition.executor);
+    StepRunner runner(record_train_step(mesh, composition.options, tail, composition.filter), composition.options,
+                      device, groups.lookup(), composition.executor);
     runner.initialize();
     body(runner, world.rank());
   });

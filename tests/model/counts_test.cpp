@@ -23,7 +23,7 @@ std::vector<CountsTable> tables_of(const Composition& composition, Tail tail, in
     const MeshAxes mesh = make_mesh(composition.mesh, world.rank());
     Groups groups(world, mesh);
     CpuDevice device(1);
-    StepRunner runner(mesh, options, tail, device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); });
+    StepRunner runner(mesh, options, tail, device, groups.lookup());
     runner.initialize();
     for (int step = 0; step < steps_before; ++step) runner.run(step, {}, read);
     MeasuredCounts measured(runner.executor(), groups);

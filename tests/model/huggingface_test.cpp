@@ -91,8 +91,7 @@ void on_ranks(const Spread& spread, const std::function<void(StepRunner&, Commun
     const MeshAxes mesh = make_mesh(shape, world.rank());
     Groups groups(world, mesh);
     CpuDevice device(1);
-    StepRunner runner(mesh, spread.options, Tail::update, device,
-                      [&](AxisSet axes) -> Communicator& { return groups.over(axes); });
+    StepRunner runner(mesh, spread.options, Tail::update, device, groups.lookup());
     body(runner, world);
   });
 }

@@ -67,7 +67,7 @@ std::vector<double> evaluate(const MeshShape& mesh_shape, const StepOptions& opt
     Groups groups(world, mesh);
     CpuDevice device(1);
     const EvaluateStep step = record_evaluate_step(mesh, options);
-    Executor executor(step.program, device, [&](AxisSet axes) -> Communicator& { return groups.over(axes); });
+    Executor executor(step.program, device, groups.lookup());
     write_initial_values(executor, step.parameters, options.seed);
     executor.run([&](const Segment&, int) {
       bind_batch(executor, step.inputs,

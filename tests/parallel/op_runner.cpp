@@ -172,7 +172,7 @@ RanksResult run_on_ranks(const std::array<int, 4>& sizes, const std::vector<OpIn
     for (ValueId output : outputs) program.keep(output);
     Groups groups(world, mesh);
     CpuDevice device(1);
-    Executor executor(program, device, [&](AxisSet over) -> Communicator& { return groups.over(over); });
+    Executor executor(program, device, groups.lookup());
     executor.run([&](const Segment&, int) {
       for (std::size_t i = 0; i < leaves.size(); ++i) write(executor, leaves[i], parts[i][rank]);
     });
