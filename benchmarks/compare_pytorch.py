@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def main():
     python = environment()
     version = subprocess.run([str(python), "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True)
     print(f"{step_time.provenance()} PyTorch {version.stdout.strip()}. "
-          f"Command: `benchmarks/compare_pytorch.py {' '.join(sys.argv[1:])}`. Medians.".replace(" `.", "`."))
+          f"Command: `{shlex.join(['benchmarks/compare_pytorch.py', *sys.argv[1:]])}`. Medians.")
     with tempfile.TemporaryDirectory(prefix="annulus-compare-") as temporary:
         for number, (name, case) in enumerate(step_time.CASES.items()):
             if arguments.case and number not in arguments.case:

@@ -13,6 +13,7 @@ import pathlib
 import platform
 import random
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def main():
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--only", default="", help="a regular expression that `case | mesh` must match")
     arguments = parser.parse_args()
-    print(f"{provenance()} Command: `benchmarks/step_time.py --steps {arguments.steps}`. Medians.\n")
+    print(f"{provenance()} Command: `{shlex.join(['benchmarks/step_time.py', *sys.argv[1:]])}`. Medians.\n")
     print("| case | mesh | step ms | predicted ms | compute ms | communication ms | exposed ms | MFU causal % | MFU 6N % | arena MB | peak MB |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="annulus-step-time-") as temporary:
