@@ -1,5 +1,6 @@
 #include "runtime/ops/cross_entropy.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "tests/cpu/support.h"

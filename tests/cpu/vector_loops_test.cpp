@@ -1,5 +1,7 @@
 #include "runtime/cpu/vector_loops.h"
 
+#include <algorithm>
+
 #include "tests/cpu/support.h"
 
 namespace annulus::testing {

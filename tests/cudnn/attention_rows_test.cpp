@@ -1,5 +1,6 @@
 #include "runtime/cuda/attention_rows.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "runtime/ops/attention.h"

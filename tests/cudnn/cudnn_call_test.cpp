@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 
 #include "runtime/cuda/cudnn_operands.h"

@@ -2,6 +2,8 @@
 // overlap, and with a progress thread or polls; on one rank and on tp2 x cp2 with each layout.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/model/composition.h"
 
 namespace annulus::testing {

@@ -1,6 +1,7 @@
 // ZeRO-1: updates are those of the unsharded optimizer, and of one rank; every element has one owner.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <mutex>
 
