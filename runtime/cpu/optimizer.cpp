@@ -1,4 +1,4 @@
-#include <cmath>
+#include <algorithm>
 
 #include "runtime/core/formulas.h"
 #include "runtime/cpu/kernels.h"
@@ -88,35 +88,17 @@ void run(const SumSquares&, const KernelArguments& arguments) {
 }
 
 void run(const Clip& op, const KernelArguments& arguments) {
-  const double squares = arguments.inputs[0].as<double>()[0];
-  const double* sums = arguments.inputs[1].as<double>();
-  double* out = arguments.outputs[0].as<double>();
-  const double norm = std::sqrt(squares) / sums[1];
-  const double factor = op.max_norm() > 0 ? std::min(1.0, op.max_norm() / (norm + 1e-6)) : 1.0;
-  out[0] = factor / sums[1];
-  out[1] = norm;
-  out[2] = sums[0] / sums[1];
-  out[3] = sums[1];
+  clip(arguments.inputs[0].as<double>()[0], arguments.inputs[1].as<double>(), op.max_norm(),
+       arguments.outputs[0].as<double>());
 }
 
 void run(const AdamW& op, const KernelArguments& arguments) {
   const Tensor &weight = arguments.outputs[0], &m = arguments.outputs[1], &v = arguments.outputs[2];
   const Tensor& grad = arguments.inputs[1];
-  const double clip = arguments.inputs[4].as<double>()[0];
-  const double* hyper = arguments.inputs[5].as<double>();
-  const AdamW::Options& options = op.options();
+  const double *clipped = arguments.inputs[4].as<double>(), *hyper = arguments.inputs[5].as<double>();
   dispatch_float(weight.dtype, [&]<class T>(T) {
-    const AdamWStep<T> step{.gradient_factor = static_cast<T>(clip),
-                            .beta1 = static_cast<T>(options.beta1),
-                            .complement1 = static_cast<T>(1 - options.beta1),
-                            .beta2 = static_cast<T>(options.beta2),
-                            .complement2 = static_cast<T>(1 - options.beta2),
-                            .rate = static_cast<T>(hyper[0]),
-                            .inverse_correction1 = static_cast<T>(1 / hyper[1]),
-                            .root_inverse_correction2 = static_cast<T>(1 / std::sqrt(hyper[2])),
-                            .epsilon = static_cast<T>(options.epsilon),
-                            .decay = static_cast<T>(options.weight_decay)};
-    adamw(weight.as<T>(), grad.as<T>(), m.as<T>(), v.as<T>(), weight.elements(), step);
+    adamw(weight.as<T>(), grad.as<T>(), m.as<T>(), v.as<T>(), weight.elements(),
+          adamw_step<T>(op.options(), clipped, hyper));
   });
 }
 

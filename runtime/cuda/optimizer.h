@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
 #include "runtime/core/formulas.h"
 #include "runtime/cuda/block.h"
@@ -52,13 +51,7 @@ struct ClipElement {
   double* out;
   double max_norm;
 
-  ANNULUS_BODY void operator()(std::int64_t) const {
-    const double norm = std::sqrt(*squares) / sums[1], allowed = max_norm / (norm + 1e-6);
-    out[0] = (max_norm > 0 && allowed < 1 ? allowed : 1) / sums[1];
-    out[1] = norm;
-    out[2] = sums[0] / sums[1];
-    out[3] = sums[1];
-  }
+  ANNULUS_BODY void operator()(std::int64_t) const { clip(*squares, sums, max_norm, out); }
 };
 
 /// What the step needs, in the weights' type: learning rate and clipping are known on the device alone, and the other
@@ -69,18 +62,7 @@ struct AdamWStepElement {
   AdamW::Options options;
   AdamWStep<T>* step;
 
-  ANNULUS_BODY void operator()(std::int64_t) const {
-    *step = {.gradient_factor = static_cast<T>(clip[0]),
-             .beta1 = static_cast<T>(options.beta1),
-             .complement1 = static_cast<T>(1 - options.beta1),
-             .beta2 = static_cast<T>(options.beta2),
-             .complement2 = static_cast<T>(1 - options.beta2),
-             .rate = static_cast<T>(hyper[0]),
-             .inverse_correction1 = static_cast<T>(1 / hyper[1]),
-             .root_inverse_correction2 = static_cast<T>(1 / std::sqrt(hyper[2])),
-             .epsilon = static_cast<T>(options.epsilon),
-             .decay = static_cast<T>(options.weight_decay)};
-  }
+  ANNULUS_BODY void operator()(std::int64_t) const { *step = adamw_step<T>(options, clip, hyper); }
 };
 
 template <class T>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "runtime/core/formulas.h"
 #include "runtime/ops/op_kind.h"
 #include "runtime/ops/rules.h"
 
@@ -43,5 +44,29 @@ class AdamW final : public OpOfKind<OpKind::adamw> {
  private:
   Options options_;
 };
+
+/// Clip's output from its inputs, on any device.
+constexpr void clip(double squares, const double* sums, double max_norm, double* out) {
+  const double norm = ValueTraits<double>::square_root(squares) / sums[1], allowed = max_norm / (norm + 1e-6);
+  out[0] = (max_norm > 0 && allowed < 1 ? allowed : 1) / sums[1];
+  out[1] = norm;
+  out[2] = sums[0] / sums[1];
+  out[3] = sums[1];
+}
+
+/// What AdamW's elements need, in the type of the weights; `clip` and `hyper` are its inputs. On any device.
+template <class Element>
+constexpr AdamWStep<Element> adamw_step(const AdamW::Options& options, const double* clip, const double* hyper) {
+  return {.gradient_factor = static_cast<Element>(clip[0]),
+          .beta1 = static_cast<Element>(options.beta1),
+          .complement1 = static_cast<Element>(1 - options.beta1),
+          .beta2 = static_cast<Element>(options.beta2),
+          .complement2 = static_cast<Element>(1 - options.beta2),
+          .rate = static_cast<Element>(hyper[0]),
+          .inverse_correction1 = static_cast<Element>(1 / hyper[1]),
+          .root_inverse_correction2 = static_cast<Element>(1 / ValueTraits<double>::square_root(hyper[2])),
+          .epsilon = static_cast<Element>(options.epsilon),
+          .decay = static_cast<Element>(options.weight_decay)};
+}
 
 }  // namespace annulus
