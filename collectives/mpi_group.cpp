@@ -15,6 +15,9 @@ MPI_Datatype type_of(DType dtype) {
       return MPI_DOUBLE;
     case DType::i32:
       return MPI_INT32_T;
+    case DType::bf16:
+    case DType::f16:
+      return MPI_UINT16_T;  // carried as bits: reductions are ours
   }
   return MPI_DATATYPE_NULL;
 }

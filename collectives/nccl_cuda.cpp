@@ -40,6 +40,10 @@ ncclDataType_t type_of(DType dtype) {
       return ncclFloat64;
     case DType::i32:
       return ncclInt32;
+    case DType::bf16:
+      return ncclBfloat16;
+    case DType::f16:
+      return ncclFloat16;
   }
   throw InternalError("a type that NCCL does not carry");
 }

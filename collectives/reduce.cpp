@@ -8,6 +8,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "runtime/core/half_vector.h"
+
 namespace annulus {
 namespace {
 
@@ -63,14 +65,41 @@ void reduce_typed(std::span<const std::byte* const> inputs, std::span<std::byte*
   }
 }
 
+/// Halves are summed as floats, and rounded once.
+template <class Half, class Combine>
+void reduce_halves(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, std::int64_t count,
+                   Combine combine, Stores stores) {
+  alignas(64) float sums[kBlock], terms[kBlock];
+  alignas(64) Half rounded[kBlock];
+  for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+    const std::int64_t length = std::min(kBlock, count - begin);
+    widen(reinterpret_cast<const Half*>(inputs[0]) + begin, sums, length);
+    for (const std::byte* input : inputs.subspan(1)) {
+      widen(reinterpret_cast<const Half*>(input) + begin, terms, length);
+      combine_into(sums, sums, terms, length, combine);
+    }
+    narrow(sums, rounded, length);
+    for (std::byte* output : outputs)
+      copy_bytes(reinterpret_cast<Half*>(output) + begin, rounded, length * static_cast<std::int64_t>(sizeof(Half)),
+                 stores);
+  }
+}
+
 template <class T>
 void reduce_as(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, std::int64_t count,
                Reduction reduction, Stores stores) {
+  const auto reduce = [&](auto combine) {
+    if constexpr (kIsHalf<T>) {
+      reduce_halves<T>(inputs, outputs, count, combine, stores);
+    } else {
+      reduce_typed<T>(inputs, outputs, count, combine, stores);
+    }
+  };
   switch (reduction) {
     case Reduction::sum:
-      return reduce_typed<T>(inputs, outputs, count, Sum(), stores);
+      return reduce(Sum());
     case Reduction::max:
-      return reduce_typed<T>(inputs, outputs, count, Maximum(), stores);
+      return reduce(Maximum());
   }
 }
 
@@ -85,6 +114,10 @@ void reduce_in_order(std::span<const std::byte* const> inputs, std::span<std::by
       return reduce_as<double>(inputs, outputs, count, reduction, stores);
     case DType::i32:
       return reduce_as<std::int32_t>(inputs, outputs, count, reduction, stores);
+    case DType::bf16:
+      return reduce_as<BFloat16>(inputs, outputs, count, reduction, stores);
+    case DType::f16:
+      return reduce_as<Float16>(inputs, outputs, count, reduction, stores);
   }
 }
 

@@ -13,7 +13,8 @@ namespace annulus {
 enum class Stores : std::uint8_t { cached, streaming };
 
 /// outputs[..] = inputs[0] + inputs[1] + ..., in this order (rank order), element by element, or their maximum: the
-/// same bits wherever it is computed. Maxima hand NaN on. `count` elements; an output may be one of the inputs.
+/// same bits wherever it is computed. Maxima hand NaN on. Halves are summed as f32 and rounded once. `count` elements;
+/// an output may be one of the inputs.
 void reduce_in_order(std::span<const std::byte* const> inputs, std::span<std::byte* const> outputs, std::int64_t count,
                      DType dtype, Reduction reduction, Stores stores = Stores::cached);
 

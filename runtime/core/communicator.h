@@ -72,11 +72,12 @@ struct CommunicatorCounters {
 ///
 /// Every call is collective over the group, non-blocking, and started in the same order on all of its ranks. Buffers
 /// stay valid, and are touched by nobody else, until `test()` of the transfer returns true. One thread at a time uses a
-/// world of communicators. `count` is in elements; i32, f32 and f64 are carried, of any count (0 included). Results of
-/// a reduction are the same bits on every rank and in every run. A test of any transfer moves all transfers of the rank
-/// on, so ranks may wait for theirs in different orders. Overlapping buffers are refused, but for the forms in place:
-/// `send == receive` in all_reduce and at the root of a reduce; `send` as part rank() of `receive` in all_gather and at
-/// the root of a gather; `receive` as part rank() of `send` in reduce_scatter and at the root of a scatter.
+/// world of communicators. `count` is in elements; all types are carried, of any count (0 included). Results of a
+/// reduction are the same bits on every rank and in every run; halves are summed as f32 and rounded once (by every
+/// stage of a hierarchy). A test of any transfer moves all transfers of the rank on, so ranks may wait for theirs in
+/// different orders. Overlapping buffers are refused, but for the forms in place: `send == receive` in all_reduce and
+/// at the root of a reduce; `send` as part rank() of `receive` in all_gather and at the root of a gather; `receive` as
+/// part rank() of `send` in reduce_scatter and at the root of a scatter.
 class Communicator {
  public:
   using Pending = std::unique_ptr<Transfer>;

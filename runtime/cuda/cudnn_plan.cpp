@@ -11,7 +11,18 @@ namespace {
 using Mask = CudnnGraphKey::Mask;
 using Results = CudnnGraphKey::Results;
 
-AttentionType attention_type(DType dtype) { return dtype == DType::f32 ? AttentionType::f32 : AttentionType::other; }
+AttentionType attention_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return AttentionType::f32;
+    case DType::bf16:
+      return AttentionType::bf16;
+    case DType::f16:
+      return AttentionType::f16;
+    default:
+      return AttentionType::other;
+  }
+}
 
 bool is_half(AttentionType type) { return type == AttentionType::bf16 || type == AttentionType::f16; }
 

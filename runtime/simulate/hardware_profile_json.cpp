@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Points = std::vector<std::pair<double, double>>;
 
-constexpr std::array kDTypes = {DType::f32, DType::f64};
+constexpr std::array kDTypes = {DType::f32, DType::f64, DType::bf16, DType::f16};
 
 constexpr std::array kFields = {"version",
                                 "name",
@@ -102,7 +102,7 @@ class Reader {
       if (dtype) {
         found[*dtype] = std::move(curve);
       } else {
-        problem(field, fmt::format("has the unknown type '{}'; use f32, f64", key));
+        problem(field, fmt::format("has the unknown type '{}'; use f32, f64, bf16, f16", key));
       }
     }
     if (!found.contains(DType::f32)) problem(field, "lacks f32");

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -20,24 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian, and read as they lie in memory");
-
-/// Types of elements that have no type of their own in C++20: each converts its bits to float.
-struct BFloat16 {
-  std::uint16_t bits;
-  operator float() const { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
-};
-
-struct Float16 {
-  std::uint16_t bits;
-  operator float() const {
-    const std::uint32_t sign = std::uint32_t{bits & 0x8000u} << 16;
-    const std::uint32_t exponent = (bits >> 10) & 0x1F, fraction = bits & 0x3FF;
-    if (exponent == 0)
-      return std::copysign(static_cast<float>(fraction) * 0x1p-24f, sign ? -1.0f : 1.0f);  // subnormal or 0
-    const std::uint32_t wide = exponent == 0x1F ? 0xFF : exponent + 112;  // infinity and NaN, or another bias
-    return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
-  }
-};
 
 /// `count` elements from bytes that need not be aligned.
 template <class Source, class Target>
@@ -179,6 +160,8 @@ void SafetensorsReader::read(std::string_view name, const Tensor& destination, B
       case DType::i32:
         known = read_block<std::int32_t>(data, tensor, destination, origin);
         break;
+      default:
+        throw InternalError("weights are read as f32 or f64, and rounded where they are used");
     }
   } catch (const ConfigError& error) {
     throw ConfigError(fmt::format("{}: tensor '{}': {}; store it as I32", path_, name, error.what()));

@@ -25,6 +25,10 @@ const char* type_of(DType dtype) {
       return "F64";
     case DType::i32:
       return "I32";
+    case DType::bf16:
+      return "BF16";
+    case DType::f16:
+      return "F16";
   }
   return "?";
 }

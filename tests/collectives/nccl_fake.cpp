@@ -58,26 +58,21 @@ namespace {
 
 template <class T>
 void reduce_into(const std::vector<std::shared_ptr<Part>>& parts, std::int64_t first, std::int64_t count, T* to) {
-  std::vector<T> result(static_cast<std::size_t>(count));
+  std::vector<Wide<T>> result(static_cast<std::size_t>(count));
   for (std::size_t rank = 0; rank < parts.size(); ++rank) {
     const T* from = static_cast<const T*>(parts[rank]->call.send) + first;
     for (std::size_t i = 0; i < result.size(); ++i) {
-      const T x = from[i];
+      const Wide<T> x = from[i];
       result[i] = rank == 0 ? x : parts[0]->call.reduction == Reduction::sum ? result[i] + x : std::max(result[i], x);
     }
   }
-  std::copy(result.begin(), result.end(), to);
+  std::transform(result.begin(), result.end(), to, [](Wide<T> x) { return T(x); });
 }
 
 void reduce_part(const std::vector<std::shared_ptr<Part>>& parts, std::int64_t first, std::int64_t count, void* to) {
-  switch (parts[0]->call.dtype) {
-    case DType::f32:
-      return reduce_into(parts, first, count, static_cast<float*>(to));
-    case DType::f64:
-      return reduce_into(parts, first, count, static_cast<double*>(to));
-    case DType::i32:
-      return reduce_into(parts, first, count, static_cast<std::int32_t*>(to));
-  }
+  const DType dtype = parts[0]->call.dtype;
+  if (dtype == DType::i32) return reduce_into(parts, first, count, static_cast<std::int32_t*>(to));
+  dispatch_stored(dtype, [&]<class T>(T) { reduce_into(parts, first, count, static_cast<T*>(to)); });
 }
 
 /// All ranks have come: what NCCL would do.

@@ -11,6 +11,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace annulus {
@@ -30,6 +31,8 @@ constexpr CollectiveKind kKinds[] = {
     CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter, CollectiveKind::all_to_all,
     CollectiveKind::broadcast,  CollectiveKind::gather,     CollectiveKind::scatter,        CollectiveKind::reduce,
     CollectiveKind::send,       CollectiveKind::shift};
+
+constexpr DType kDTypes[] = {DType::f32, DType::f64, DType::i32, DType::bf16, DType::f16};
 
 /// One transfer, drawn alike on all ranks.
 struct Case {
@@ -130,6 +133,7 @@ class TypedJob final : public Job {
  private:
   static constexpr std::int64_t kGuard = 4;
   static constexpr T kUntouched = static_cast<T>(-77777777);
+  static constexpr double kLargest = kIsHalf<T> ? 1e3 : 1e6;  // f16 ends at 65504
 
   static bool same(T one, T other) { return std::memcmp(&one, &other, sizeof(T)) == 0; }
 
@@ -144,7 +148,7 @@ class TypedJob final : public Job {
     Random random(case_.seed * 1000003 + group_.color * 8191 + static_cast<std::uint64_t>(rank));
     std::vector<T> values(count);
     for (T& value : values) {
-      value = static_cast<T>((static_cast<double>(random() >> 11) * 0x1p-53 - 0.5) * 1e6);
+      value = static_cast<T>((static_cast<double>(random() >> 11) * 0x1p-53 - 0.5) * kLargest);
     }
     return values;
   }
@@ -221,16 +225,23 @@ class TypedJob final : public Job {
   }
 
   std::vector<T> reduced(std::int64_t whole, std::int64_t begin) const {
-    std::vector<T> result;
+    std::vector<Wide<T>> result;  // halves are rounded once
     for (int from = 0; from < world_.size(); ++from) {
       const std::vector<T> values = input(from, whole);
       if (from == 0) result.assign(values.begin() + begin, values.begin() + begin + case_.count);
       for (std::int64_t i = 0; from > 0 && i < case_.count; ++i) {
-        const T value = values[begin + i];
+        const Wide<T> value = values[begin + i];
         result[i] = case_.reduction == Reduction::sum ? result[i] + value : std::max(result[i], value);
       }
     }
-    return result;
+    std::vector<T> rounded;
+    for (const Wide<T> value : result) rounded.push_back(static_cast<T>(value));
+    return rounded;
+  }
+
+  static double epsilon() {
+    if constexpr (kIsHalf<T>) return std::is_same_v<T, BFloat16> ? 0x1p-7 : 0x1p-10;
+    return static_cast<double>(std::numeric_limits<Wide<T>>::epsilon());
   }
 
   void compare(T actual, T expected, std::size_t at) const {
@@ -238,9 +249,9 @@ class TypedJob final : public Job {
     const bool sum = case_.reduction == Reduction::sum &&
                      (case_.kind == CollectiveKind::all_reduce || case_.kind == CollectiveKind::reduce ||
                       case_.kind == CollectiveKind::reduce_scatter);
-    const double tolerance = world_.size() * 1e6 * static_cast<double>(std::numeric_limits<T>::epsilon());
+    const double tolerance = world_.size() * kLargest * epsilon();
     require(order_ == SumOrder::any && sum && std::abs(double(actual) - double(expected)) <= tolerance,
-            name(fmt::format("element {} is {}, must be {}", at, actual, expected)));
+            name(fmt::format("element {} is {}, must be {}", at, Wide<T>(actual), Wide<T>(expected))));
   }
 
   const Case case_;
@@ -256,15 +267,10 @@ class TypedJob final : public Job {
 
 std::unique_ptr<Job> make_job(const Case& drawn, const TestGroup& group, SumOrder order,
                               std::pmr::memory_resource* buffers) {
-  switch (drawn.dtype) {
-    case DType::f32:
-      return std::make_unique<TypedJob<float>>(drawn, group, order, buffers);
-    case DType::f64:
-      return std::make_unique<TypedJob<double>>(drawn, group, order, buffers);
-    case DType::i32:
-      break;
-  }
-  return std::make_unique<TypedJob<std::int32_t>>(drawn, group, order, buffers);
+  if (drawn.dtype == DType::i32) return std::make_unique<TypedJob<std::int32_t>>(drawn, group, order, buffers);
+  return dispatch_stored(drawn.dtype, [&]<class T>(T) -> std::unique_ptr<Job> {
+    return std::make_unique<TypedJob<T>>(drawn, group, order, buffers);
+  });
 }
 
 /// The world, rows and columns of a grid two wide, the world in reverse, and every rank alone.
@@ -291,7 +297,7 @@ std::int64_t draw_count(Random& random, std::int64_t largest) {
 Case draw(Random& random, const SuiteOptions& options, int groups) {
   Case drawn{};
   drawn.kind = kKinds[below(random, std::size(kKinds))];
-  drawn.dtype = static_cast<DType>(below(random, 3));
+  drawn.dtype = kDTypes[below(random, std::size(kDTypes))];
   drawn.reduction = static_cast<Reduction>(below(random, 2));
   drawn.count = draw_count(random, options.largest_count);
   drawn.group = static_cast<int>(below(random, groups));

@@ -149,7 +149,7 @@ TEST(HardwareProfile, BadInputIsNamed) {
   EXPECT_EQ(problems_of(replaced(good, "\"overlap_loss\": 0.25", "\"overlap_loss\": 2.5")).at(0),
             "p.json: overlap_loss is 2.5; use a number from 0 to 1");
   EXPECT_EQ(problems_of(replaced(good, "\"f64\"", "\"f63\"")).at(0),
-            "p.json: products has the unknown type 'f63'; use f32, f64");
+            "p.json: products has the unknown type 'f63'; use f32, f64, bf16, f16");
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"shuffle\"")).size(), 1u);
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"all_reduce\"")).at(0),
             "p.json: collectives[1].kind all_reduce over 2 ranks on 1 hosts by direct is there twice");
