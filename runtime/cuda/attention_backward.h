@@ -7,16 +7,17 @@ namespace annulus {
 /// rowsum(dout * out), [rows, heads]: 16 threads a row.
 template <class T>
 struct AttentionDeltaBody {
-  const T *out, *dout;
-  T* delta;
+  EitherWidth<T> out;
+  const T* dout;
+  Wide<T>* delta;
   std::int64_t rows, head_dim;  ///< rows of [rows * heads, head_dim]
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
     const std::int64_t row = block.index() * kSide + block.thread() / kSide;
-    T sum = 0;
+    Wide<T> sum = 0;
     for (std::int64_t j = block.thread() % kSide; row < rows && j < head_dim; j += kSide) {
-      sum += out[row * head_dim + j] * dout[row * head_dim + j];
+      sum += out.read(row * head_dim + j) * widened(dout[row * head_dim + j]);
     }
     sum = reduce_lanes(block, sum, kSide, AddValues());
     if (row < rows && block.thread() % kSide == 0) delta[row] = sum;
@@ -29,12 +30,13 @@ struct AttentionDeltaBody {
 template <class Shape>
 struct AttentionBackward {
   using T = typename Shape::Value;
+  using Stored = typename Shape::Stored;
   static constexpr std::int64_t kSharedBytes =
       (4 * Shape::kTile * Shape::kWidth + 2 * Shape::kTile * Shape::kScoreWidth) * static_cast<std::int64_t>(sizeof(T));
 
   AttentionPlan plan;
-  const T *q, *kv, *lse, *dout, *delta;
-  bool continues;  ///< the gradients written are added to
+  const Stored *q, *kv, *dout;
+  const T *lse, *delta;
 
   struct Place {
     std::int64_t sequence, head, first_query, first_key;
@@ -54,16 +56,18 @@ struct AttentionBackward {
   ANNULUS_BODY void load_queries(Block& block, const Place& place, const Shared& shared) const {
     const std::int64_t at = plan.query_at(place.sequence, place.first_query, place.head);
     const std::int64_t count = plan.queries - place.first_query;
-    load_tile<Shape>(block, q + at, plan.query_stride(), count, plan.head_dim, static_cast<T>(plan.scale),
+    load_tile<Shape>(block, q + at, plan.query_stride(), count, plan.head_dim, plan.packed, static_cast<T>(plan.scale),
                      shared.queries);
-    load_tile<Shape>(block, dout + at, plan.query_stride(), count, plan.head_dim, T(1), shared.output_grad);
+    load_tile<Shape>(block, dout + at, plan.query_stride(), count, plan.head_dim, plan.packed, T(1),
+                     shared.output_grad);
   }
   template <class Block>
   ANNULUS_BODY void load_keys(Block& block, const Place& place, const Shared& shared) const {
-    const T* key = kv + plan.key_at(place.sequence, place.first_key, place.head / plan.group());
+    const Stored* key = kv + plan.key_at(place.sequence, place.first_key, place.head / plan.group());
     const std::int64_t count = plan.keys - place.first_key;
-    load_tile<Shape>(block, key, plan.kv_stride(), count, plan.head_dim, T(1), shared.keys);
-    load_tile<Shape>(block, key + plan.kv_stride() / 2, plan.kv_stride(), count, plan.head_dim, T(1), shared.values);
+    load_tile<Shape>(block, key, plan.kv_stride(), count, plan.head_dim, plan.packed, T(1), shared.keys);
+    load_tile<Shape>(block, key + plan.kv_stride() / 2, plan.kv_stride(), count, plan.head_dim, plan.packed, T(1),
+                     shared.values);
   }
 
   /// `probabilities` (dropped ones 0) and `slopes`, the gradient of the scores. Returns the thread's share of pairs.
@@ -100,16 +104,17 @@ struct AttentionBackward {
     return pairs;
   }
 
-  /// Rows of the sums, times `factor`, to `to`.
-  ANNULUS_BODY void store(int thread, const T (&sum)[Shape::kRows][Shape::kColumns], T factor, T* to,
-                          std::int64_t stride, std::int64_t count) const {
+  /// `write(row, column, sum)` for all sums of the first `count` rows.
+  template <class Write>
+  ANNULUS_BODY void store(int thread, const T (&sum)[Shape::kRows][Shape::kColumns], std::int64_t count,
+                          const Write& write) const {
     ANNULUS_UNROLL
     for (int i = 0; i < Shape::kRows; ++i) {
       const std::int64_t row = thread / kSide + i * kSide;
       ANNULUS_UNROLL
       for (int c = 0; c < Shape::kColumns; ++c) {
-        const std::int64_t column = thread % kSide + c * kSide, at = row * stride + column;
-        if (row < count && column < plan.head_dim) to[at] = sum[i][c] * factor + (continues ? to[at] : T(0));
+        const std::int64_t column = thread % kSide + c * kSide;
+        if (row < count && column < plan.head_dim) write(row, column, sum[i][c]);
       }
     }
   }
@@ -120,7 +125,7 @@ template <class Shape>
 struct AttentionKeyGradBody {
   using T = typename Shape::Value;
   AttentionBackward<Shape> shared_part;
-  T* dkv;
+  EitherWidth<typename Shape::Stored> dkv;
 
   std::int64_t blocks() const {
     const AttentionPlan& plan = shared_part.plan;
@@ -157,10 +162,14 @@ struct AttentionKeyGradBody {
         }
       }
     }
-    T* to = dkv + plan.key_at(sequence, place.first_key, kv_head);
-    const std::int64_t count = plan.keys - place.first_key;
-    shared_part.store(block.thread(), key_grad, T(1), to, plan.kv_stride(), count);
-    shared_part.store(block.thread(), value_grad, T(1), to + plan.kv_stride() / 2, plan.kv_stride(), count);
+    const std::int64_t to = plan.key_at(sequence, place.first_key, kv_head), count = plan.keys - place.first_key;
+    const std::int64_t stride = plan.kv_stride();
+    shared_part.store(block.thread(), key_grad, count, [&](std::int64_t row, std::int64_t column, T sum) {
+      dkv.write(to + row * stride + column, sum);
+    });
+    shared_part.store(block.thread(), value_grad, count, [&](std::int64_t row, std::int64_t column, T sum) {
+      dkv.write(to + stride / 2 + row * stride + column, sum);
+    });
   }
 };
 
@@ -169,7 +178,8 @@ template <class Shape>
 struct AttentionQueryGradBody {
   using T = typename Shape::Value;
   AttentionBackward<Shape> shared_part;
-  T* dq;
+  EitherWidth<typename Shape::Stored> earlier, dq;
+  bool continues;  ///< `earlier`, of earlier keys, is added to
 
   std::int64_t blocks() const {
     const AttentionPlan& plan = shared_part.plan;
@@ -200,41 +210,41 @@ struct AttentionQueryGradBody {
         value_product<Shape>(block.thread(), shared.slopes, Shape::kScoreWidth, 1, shared.keys, query_grad);
       }
     }
-    shared_part.store(block.thread(), query_grad, static_cast<T>(plan.scale),
-                      dq + plan.query_at(place.sequence, place.first_query, place.head), plan.query_stride(),
-                      plan.queries - place.first_query);
+    const std::int64_t to = plan.query_at(place.sequence, place.first_query, place.head);
+    shared_part.store(block.thread(), query_grad, plan.queries - place.first_query,
+                      [&](std::int64_t row, std::int64_t column, T sum) {
+                        const std::int64_t at = to + row * plan.query_stride() + column;
+                        dq.write(at, sum * static_cast<T>(plan.scale) + (continues ? earlier.read(at) : T(0)));
+                      });
   }
 };
 
 inline std::int64_t device_workspace_bytes(const AttentionStepGrad& op, OpDefinition::Types inputs,
                                            OpDefinition::Types) {
-  return inputs[0].shape.elements() / op.composite().shape().head_dim * size_of(inputs[0].dtype);
+  return inputs[0].shape.elements() / op.composite().shape().head_dim * size_of(inputs[5].dtype);
 }
 
 template <class Launcher>
 void launch(const AttentionStepGrad& op, const KernelArguments& arguments, const Launcher& launcher) {
-  const Tensor &dq = arguments.outputs[0], &dkv = arguments.outputs[1];
-  const std::int64_t head_dim = op.composite().shape().head_dim, rows = dq.elements() / head_dim;
-  dispatch_float(dq.dtype, [&]<class T>(T) {
-    const T* dout = arguments.inputs[6].as<T>();
-    T* delta = reinterpret_cast<T*>(arguments.workspace);
-    launcher({divide_up(rows, kSide)}, AttentionDeltaBody<T>{arguments.inputs[4].as<T>(), dout, delta, rows, head_dim});
-    for_parts({op.composite(), arguments}, op.blocks(), [&](const AttentionPlan& plan, bool is_first) {
-      with_tile_shape<T, sizeof(T) == 4 ? 64 : 32, 32, sizeof(T) == 4 ? 32 : 16>(
-          plan.head_dim, [&]<class Shape>(Shape) {
-            AttentionBackward<Shape> part{plan,
-                                          arguments.inputs[0].as<T>(),
-                                          arguments.inputs[1].as<T>(),
-                                          arguments.inputs[5].as<T>(),
-                                          dout,
-                                          delta,
-                                          !is_first};
-            const AttentionKeyGradBody<Shape> of_keys{part, dkv.as<T>()};
-            launcher({of_keys.blocks(), part.kSharedBytes}, of_keys);
-            part.continues = !(op.first() && is_first);
-            const AttentionQueryGradBody<Shape> of_queries{part, dq.as<T>()};
-            launcher({of_queries.blocks(), part.kSharedBytes}, of_queries);
-          });
+  AttentionPlan plan(op.composite(), op.blocks(), arguments);
+  const auto inputs = arguments.inputs;
+  const Tensor& dq = arguments.outputs[0];
+  dispatch_stored(inputs[0].dtype, [&]<class T>(T) {
+    using W = Wide<T>;
+    const T *q = inputs[0].as<T>(), *kv = inputs[1].as<T>(), *dout = inputs[6].as<T>();
+    plan.packed = plan.head_dim % kPackOf<T> == 0 && aligned<kPackOf<T>>(q, kv, dout);
+    W* delta = reinterpret_cast<W*>(arguments.workspace);
+    const std::int64_t rows = dq.elements() / plan.head_dim;
+    launcher({divide_up(rows, kSide)},
+             AttentionDeltaBody<T>{EitherWidth<T>(inputs[4]), dout, delta, rows, plan.head_dim});
+    constexpr int kTile = sizeof(T) == 8 ? 32 : 64;
+    with_tile_shape<T, kTile, 32, kTile / 2>(plan.head_dim, [&]<class Shape>(Shape) {
+      const AttentionBackward<Shape> part{plan, q, kv, dout, inputs[5].as<W>(), delta};
+      const AttentionKeyGradBody<Shape> of_keys{part, EitherWidth<T>(arguments.outputs[1])};
+      launcher({of_keys.blocks(), part.kSharedBytes}, of_keys);
+      const AttentionQueryGradBody<Shape> of_queries{part, EitherWidth<T>(op.first() ? dq : inputs[7]),
+                                                     EitherWidth<T>(dq), !op.first()};
+      launcher({of_queries.blocks(), part.kSharedBytes}, of_queries);
     });
   });
 }

@@ -9,13 +9,15 @@ namespace annulus {
 template <class Shape>
 struct AttentionForwardBody {
   using T = typename Shape::Value;
+  using Stored = typename Shape::Stored;
   static constexpr std::int64_t kSharedBytes =
       (2 * Shape::kTile * Shape::kWidth + Shape::kTile * Shape::kScoreWidth) * static_cast<std::int64_t>(sizeof(T));
 
   AttentionPlan plan;
-  const T *q, *kv;
-  T *out, *lse;
-  bool continues;  ///< out and lse hold what earlier keys gave
+  const Stored *q, *kv;
+  EitherWidth<Stored> earlier, out;  ///< of earlier keys
+  T* lse;
+  bool continues;  ///< earlier and lse hold what earlier keys gave
 
   /// What a thread knows of its rows.
   struct State {
@@ -40,7 +42,8 @@ struct AttentionForwardBody {
     T* memory = reinterpret_cast<T*>(block.shared());
     const Shared shared{memory, memory + Shape::kTile * Shape::kWidth, memory + 2 * Shape::kTile * Shape::kWidth};
     load_tile<Shape>(block, q + plan.query_at(place.sequence, place.first_query, place.head), plan.query_stride(),
-                     plan.queries - place.first_query, plan.head_dim, static_cast<T>(plan.scale), shared.queries);
+                     plan.queries - place.first_query, plan.head_dim, plan.packed, static_cast<T>(plan.scale),
+                     shared.queries);
     State state;
     begin(block, place, state);
     for (int b = 0; b < plan.block_count; ++b) {
@@ -65,7 +68,7 @@ struct AttentionForwardBody {
       ANNULUS_UNROLL
       for (int c = 0; c < Shape::kColumns; ++c) {
         const std::int64_t column = block.thread() % kSide + c * kSide;
-        state.output[i][c] = known && column < plan.head_dim ? out[at + column] : T(0);
+        state.output[i][c] = known && column < plan.head_dim ? earlier.read(at + column) : T(0);
       }
     }
   }
@@ -74,9 +77,10 @@ struct AttentionForwardBody {
   template <class Block>
   ANNULUS_BODY void attend(Block& block, const AttentionBlock& keys, const Place& place, std::int64_t first_key,
                            const Shared& shared, State& state) const {
-    const T* key = kv + plan.key_at(place.sequence, first_key, place.head / plan.group());
+    const Stored* key = kv + plan.key_at(place.sequence, first_key, place.head / plan.group());
     block.sync();  // everybody is done with what lies there
-    load_tile<Shape>(block, key, plan.kv_stride(), plan.keys - first_key, plan.head_dim, T(1), shared.keys);
+    load_tile<Shape>(block, key, plan.kv_stride(), plan.keys - first_key, plan.head_dim, plan.packed, T(1),
+                     shared.keys);
     block.sync();
     T scores[Shape::kRows][Shape::kRows];
     score_product<Shape>(block.thread(), shared.queries, shared.keys, plan.head_dim, scores);
@@ -113,8 +117,8 @@ struct AttentionForwardBody {
     }
     block.count_pairs(pairs);
     block.sync();  // the scores are there, and nobody needs the keys any more
-    load_tile<Shape>(block, key + plan.kv_stride() / 2, plan.kv_stride(), plan.keys - first_key, plan.head_dim, T(1),
-                     shared.keys);
+    load_tile<Shape>(block, key + plan.kv_stride() / 2, plan.kv_stride(), plan.keys - first_key, plan.head_dim,
+                     plan.packed, T(1), shared.keys);
     block.sync();
     value_product<Shape>(block.thread(), shared.scores, Shape::kScoreWidth, 1, shared.keys, state.output);
   }
@@ -131,7 +135,7 @@ struct AttentionForwardBody {
       ANNULUS_UNROLL
       for (int c = 0; c < Shape::kColumns; ++c) {
         const std::int64_t column = block.thread() % kSide + c * kSide;
-        if (column < plan.head_dim) out[at + column] = state.output[i][c] * factor;
+        if (column < plan.head_dim) out.write(at + column, state.output[i][c] * factor);
       }
       if (block.thread() % kSide == 0) {
         lse[at / plan.head_dim] = seen ? state.largest[i] + std::log(state.sum[i]) : kUnseen<T>;
@@ -142,16 +146,21 @@ struct AttentionForwardBody {
 
 template <class Launcher>
 void launch(const AttentionStep& op, const KernelArguments& arguments, const Launcher& launcher) {
-  const Tensor& out = arguments.outputs[0];
-  dispatch_float(out.dtype, [&]<class T>(T) {
-    for_parts({op.composite(), arguments}, op.blocks(), [&](const AttentionPlan& plan, bool is_first) {
-      with_tile_shape<T, sizeof(T) == 4 ? 64 : 32, sizeof(T) == 4 ? 64 : 32, sizeof(T) == 4 ? 64 : 32>(
-          plan.head_dim, [&]<class Shape>(Shape) {
-            const AttentionForwardBody<Shape> body{
-                plan,        arguments.inputs[0].as<T>(),  arguments.inputs[1].as<T>(),
-                out.as<T>(), arguments.outputs[1].as<T>(), !(op.first() && is_first)};
-            launcher({body.blocks(), body.kSharedBytes}, body);
-          });
+  AttentionPlan plan(op.composite(), op.blocks(), arguments);
+  const Tensor &q = arguments.inputs[0], &kv = arguments.inputs[1], &out = arguments.outputs[0];
+  const Tensor& earlier = op.first() ? out : arguments.inputs[4];
+  dispatch_stored(q.dtype, [&]<class T>(T) {
+    plan.packed = plan.head_dim % kPackOf<T> == 0 && aligned<kPackOf<T>>(q.as<T>(), kv.as<T>());
+    constexpr int kTile = sizeof(T) == 8 ? 32 : 64;
+    with_tile_shape<T, kTile, kTile, kTile>(plan.head_dim, [&]<class Shape>(Shape) {
+      const AttentionForwardBody<Shape> body{plan,
+                                             q.as<T>(),
+                                             kv.as<T>(),
+                                             EitherWidth<T>(earlier),
+                                             EitherWidth<T>(out),
+                                             arguments.outputs[1].as<Wide<T>>(),
+                                             !op.first()};
+      launcher({body.blocks(), body.kSharedBytes}, body);
     });
   });
 }

@@ -3,9 +3,19 @@
 
 namespace annulus {
 
-void enqueue(CUstream_st* stream, const FillOtherRows& rows) { launch_rows(CudaLauncher(stream), rows); }
-void enqueue(CUstream_st* stream, const PackLogSumExp& rows) { launch_rows(CudaLauncher(stream), rows); }
-void enqueue(CUstream_st* stream, const AddPackedRows& rows) { launch_rows(CudaLauncher(stream), rows); }
-void enqueue(CUstream_st* stream, const MergePackedRows& rows) { launch_rows(CudaLauncher(stream), rows); }
+template <class Rows>
+void enqueue(CUstream_st* stream, const Rows& rows) {
+  launch_rows(CudaLauncher(stream), rows);
+}
+
+template void enqueue(CUstream_st*, const FillOtherRows&);
+template void enqueue(CUstream_st*, const PackLogSumExp&);
+#define ANNULUS_STORED(T)                                         \
+  template void enqueue(CUstream_st*, const WidenPackedRows<T>&); \
+  template void enqueue(CUstream_st*, const AddPackedRows<T>&);   \
+  template void enqueue(CUstream_st*, const MergePackedRows<T>&);
+ANNULUS_STORED(BFloat16)
+ANNULUS_STORED(Float16)
+#undef ANNULUS_STORED
 
 }  // namespace annulus

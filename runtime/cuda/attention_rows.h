@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "runtime/cuda/block.h"
+#include "runtime/cuda/pack.h"
 #include "runtime/ops/attention_merge.h"
 
 struct CUstream_st;
@@ -51,47 +51,71 @@ struct PackLogSumExp {
   }
 };
 
-/// sum [all rows, columns] += packed [sequences, rows.count, columns].
-struct AddPackedRows {
-  float* sum;
-  const float* packed;
+/// packed [sequences, rows.count, columns] -> wide [all rows, columns].
+template <class T>
+struct WidenPackedRows {
+  float* wide;
+  const T* packed;
   SequenceRows rows;
   std::int64_t columns;
 
   std::int64_t elements() const { return rows.sequences * rows.count * columns; }
   ANNULUS_BODY void operator()(std::int64_t i) const {
     const std::int64_t row = i / columns;
-    sum[rows.row(row / rows.count, row % rows.count) * columns + i % columns] += packed[i];
+    wide[rows.row(row / rows.count, row % rows.count) * columns + i % columns] = widened(packed[i]);
   }
 };
 
-/// Merges packed_out [sequences, rows.count, heads, head_dim] with packed_lse [sequences, heads, rows.count] into out
-/// [all rows, heads * head_dim] and lse [all rows, heads]. A warp works on one head of one row.
+/// sum = earlier + packed; packed is [sequences, rows.count, columns], the others [all rows, columns].
+template <class T>
+struct AddPackedRows {
+  EitherWidth<T> sum;
+  const float *earlier, *packed;
+  SequenceRows rows;
+  std::int64_t columns;
+
+  std::int64_t elements() const { return rows.sequences * rows.positions * columns; }
+  ANNULUS_BODY void operator()(std::int64_t i) const {
+    const std::int64_t row = i / columns, sequence = row / rows.positions, position = row % rows.positions - rows.begin;
+    const bool added = position >= 0 && position < rows.count;
+    const std::int64_t at = added ? (sequence * rows.count + position) * columns + i % columns : 0;
+    sum.write(i, earlier[i] + (added ? packed[at] : 0.0f));
+  }
+};
+
+/// Merges packed_out [sequences, rows.count, heads, head_dim] with packed_lse [sequences, heads, rows.count] and what
+/// earlier steps found: out and earlier are [all rows, heads * head_dim], lse [all rows, heads]. A warp works on one
+/// head of one row.
+template <class T>
 struct MergePackedRows {
-  float *out, *lse;
+  EitherWidth<T> out;
+  const float* earlier;
+  float* lse;
   const float *packed_out, *packed_lse;
   SequenceRows rows;
   std::int64_t heads, head_dim;
 
-  std::int64_t warps() const { return rows.sequences * rows.count * heads; }
+  std::int64_t warps() const { return rows.sequences * rows.positions * heads; }
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
-    const std::int64_t warps_of_block = block.threads() / kWarp;
-    const std::int64_t warp = block.index() * warps_of_block + block.thread() / kWarp;
-    const bool works = warp < rows.sequences * rows.count * heads;
-    const std::int64_t head = warp % heads, position = warp / heads % rows.count, sequence = warp / heads / rows.count;
-    const std::int64_t row_head = rows.row(sequence, position) * heads + head;
+    const std::int64_t warp = block.index() * (block.threads() / kWarp) + block.thread() / kWarp;
+    const bool works = warp < rows.sequences * rows.positions * heads;
+    const std::int64_t head = warp % heads, row = warp / heads, sequence = row / rows.positions;
+    const std::int64_t position = row % rows.positions - rows.begin;
+    const bool merged = works && position >= 0 && position < rows.count;
     const int lane = block.thread() % kWarp;
-    AttentionMerge<float> merge{};
-    if (works) {
-      merge = AttentionMerge<float>::of(lse[row_head], packed_lse[(sequence * heads + head) * rows.count + position]);
-      for (std::int64_t j = lane; j < head_dim; j += kWarp) {
-        float& result = out[row_head * head_dim + j];
-        result = merge.kept * result + merge.added * packed_out[warp * head_dim + j];
-      }
+    AttentionMerge<float> merge{1, 0, 0};
+    const float* other = earlier;
+    if (merged) {
+      merge = AttentionMerge<float>::of(lse[warp], packed_lse[(sequence * heads + head) * rows.count + position]);
+      other = packed_out + ((sequence * rows.count + position) * heads + head) * head_dim;
+    }
+    for (std::int64_t j = lane; works && j < head_dim; j += kWarp) {
+      const std::int64_t at = warp * head_dim + j;
+      out.write(at, merged ? merge.kept * earlier[at] + merge.added * other[j] : earlier[at]);
     }
     block.sync();  // all lanes have read the old log-sum-exp
-    if (works && lane == 0) lse[row_head] = merge.lse;
+    if (merged && lane == 0) lse[warp] = merge.lse;
   }
 };
 
@@ -100,15 +124,13 @@ void launch_rows(const Launcher& launcher, const Element& element) {
   for_each(launcher, element.elements(), element);
 }
 
-template <class Launcher>
-void launch_rows(const Launcher& launcher, const MergePackedRows& merge) {
+template <class Launcher, class T>
+void launch_rows(const Launcher& launcher, const MergePackedRows<T>& merge) {
   launcher(Grid{divide_up(merge.warps(), kThreads / kWarp)}, merge);
 }
 
 /// Puts them on a stream of the current device. Throws DeviceError.
-void enqueue(CUstream_st* stream, const FillOtherRows& rows);
-void enqueue(CUstream_st* stream, const PackLogSumExp& rows);
-void enqueue(CUstream_st* stream, const AddPackedRows& rows);
-void enqueue(CUstream_st* stream, const MergePackedRows& rows);
+template <class Rows>
+void enqueue(CUstream_st* stream, const Rows& rows);
 
 }  // namespace annulus

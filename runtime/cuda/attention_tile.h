@@ -8,18 +8,20 @@
 
 #include "runtime/core/math.h"
 #include "runtime/cuda/dropout.h"
+#include "runtime/cuda/pack.h"
 #include "runtime/ops/attention.h"
 
 namespace annulus {
 
-/// Attention by tiles of queries x keys without tensor cores: exact in f32. A block's kThreads threads stand as a
-/// square of 16 x 16; each holds kTile / 16 rows of a tile, 16 apart, and of these every 16th column.
+/// Attention by tiles of queries x keys without tensor cores: in f32, or f64, whatever q, k and v are stored as. A
+/// block's kThreads threads stand as a square of 16 x 16; each holds kTile / 16 rows of a tile, 16 apart, and of these
+/// every 16th column.
 inline constexpr int kSide = 16;
 static_assert(kSide * kSide == kThreads);
 /// Widest head.
 inline constexpr std::int64_t kLargestHeadDim = 256;
-/// Blocks of one launch; longer lists take several.
-inline constexpr int kLaunchBlocks = 8;
+/// Blocks of one step at most: no layout has more than three.
+inline constexpr std::size_t kLaunchBlocks = 16;
 
 /// Scores that nobody sees.
 template <class T>
@@ -33,8 +35,11 @@ struct AttentionPlan {
   const std::int32_t* row_ids;
   AttentionBlock blocks[kLaunchBlocks] = {};
   int block_count = 0;
+  bool packed = false;  ///< heads of q, kv and dout begin aligned
 
-  AttentionPlan(const Attention& attention, const KernelArguments& arguments)
+  /// Throws InternalError for more than kLaunchBlocks blocks.
+  AttentionPlan(const Attention& attention, const std::vector<AttentionBlock>& of_step,
+                const KernelArguments& arguments)
       : sequences(attention.shape().sequences),
         heads(arguments.inputs[0].shape.columns() / attention.shape().head_dim),
         kv_heads(arguments.inputs[1].shape.columns() / 2 / attention.shape().head_dim),
@@ -44,7 +49,11 @@ struct AttentionPlan {
         head_offset(attention.head_offset()),
         scale(1 / std::sqrt(static_cast<double>(head_dim))),
         dropout(attention.dropout(), arguments.inputs[3]),
-        row_ids(arguments.inputs[2].as<std::int32_t>()) {}
+        row_ids(arguments.inputs[2].as<std::int32_t>()),
+        block_count(static_cast<int>(of_step.size())) {
+    if (of_step.size() > kLaunchBlocks) throw InternalError("an attention step of too many blocks");
+    std::copy(of_step.begin(), of_step.end(), blocks);
+  }
 
   ANNULUS_BODY std::int64_t group() const { return heads / kv_heads; }
   /// First element of a query's head; keys follow at `key_at`, values kv_stride() / 2 behind them.
@@ -87,20 +96,26 @@ struct AttentionPlan {
 /// The shape of a kernel: kTile queries and keys a tile, heads of up to 16 kColumns.
 template <class T, int kTileOf, int kColumnsOf>
 struct TileShape {
+  using Stored = T;
+  using Value = Wide<T>;
   static constexpr int kTile = kTileOf, kColumns = kColumnsOf, kRows = kTile / kSide;
   static constexpr int kDepth = kSide * kColumns;
   static constexpr int kWidth = kDepth + 1;      ///< of a row in shared memory; odd, so that columns lie in all banks
   static constexpr int kScoreWidth = kTile + 1;  ///< of a row of scores
-  using Value = T;
 };
 
-/// Rows [first, first + kTile) of a matrix to shared memory, times `factor`; what lies beyond `count` or `depth` is 0.
+/// Rows [0, kTile) of a matrix to shared memory, times `factor`; what lies beyond `count` or `depth` is 0.
 template <class Shape, class Block, class T>
 ANNULUS_BODY void load_tile(Block& block, const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
-                            T factor, T* to) {
-  for (int i = block.thread(); i < Shape::kTile * Shape::kDepth; i += kThreads) {
+                            bool packed, Wide<T> factor, Wide<T>* to) {
+  constexpr int kPack = kPackOf<T>;
+  for (int i = block.thread() * kPack; i < Shape::kTile * Shape::kDepth; i += kThreads * kPack) {
     const int row = i / Shape::kDepth, column = i % Shape::kDepth;
-    to[row * Shape::kWidth + column] = row < count && column < depth ? from[row * stride + column] * factor : T(0);
+    const std::int64_t left = row < count ? depth - column : 0;
+    const T* at = from + row * stride + column;
+    const auto values = packed && left > 0 ? load_pack<kPack>(at) : load_some<kPack>(at, left);
+    ANNULUS_UNROLL
+    for (int k = 0; k < kPack; ++k) to[row * Shape::kWidth + column + k] = values[k] * factor;
   }
 }
 
@@ -158,23 +173,11 @@ ANNULUS_BODY void clear_sums(T (&sum)[Shape::kRows][Shape::kColumns]) {
   }
 }
 
-/// Query-key pairs that the launches of a step visit.
-inline std::int64_t visited_pairs(const std::vector<AttentionBlock>& blocks, const AttentionPlan& plan) {
+/// Query-key pairs of the step.
+inline std::int64_t visited_pairs(const AttentionPlan& plan) {
   std::int64_t pairs = 0;
-  for (const AttentionBlock& block : blocks) pairs += block.pairs();
+  for (int i = 0; i < plan.block_count; ++i) pairs += plan.blocks[i].pairs();
   return pairs * plan.heads * plan.sequences;
-}
-
-/// Calls `step(plan, is_first)` for parts of the list of blocks that fit a launch; at least once.
-template <class Step>
-void for_parts(AttentionPlan plan, const std::vector<AttentionBlock>& blocks, const Step& step) {
-  std::size_t done = 0;
-  do {
-    plan.block_count = static_cast<int>(std::min<std::size_t>(kLaunchBlocks, blocks.size() - done));
-    std::copy_n(blocks.begin() + static_cast<std::ptrdiff_t>(done), plan.block_count, plan.blocks);
-    step(plan, done == 0);
-    done += static_cast<std::size_t>(plan.block_count);
-  } while (done < blocks.size());
 }
 
 /// Calls `kernel(TileShape{})` with the narrowest shape that holds the head. Throws DeviceError where none does.

@@ -78,20 +78,22 @@ constexpr std::int64_t reduction_bytes() {
 /// Calls `element(i)` for every i in [0, count).
 template <class Element>
 struct ForEach {
-  std::int64_t count;
   Element element;
+  std::int64_t count, blocks;
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
-    const std::int64_t i = block.index() * block.threads() + block.thread();
-    if (i < count) element(i);
+    const std::int64_t first = block.index() * block.threads() + block.thread();
+    for (std::int64_t i = first; i < count; i += blocks * block.threads()) element(i);
   }
 };
 
 /// Launches `element` on [0, count).
 template <class Launcher, class Element>
 void for_each(const Launcher& launcher, std::int64_t count, Element element) {
-  launcher({divide_up(count, kThreads)}, ForEach<Element>{count, element});
+  const std::int64_t needed = divide_up(count, kThreads), most = launcher.blocks_at_once();
+  const std::int64_t blocks = needed < most ? needed : most;
+  launcher({blocks}, ForEach<Element>{element, count, blocks});
 }
 
 }  // namespace annulus

@@ -51,6 +51,15 @@ class CudaLauncher {
     check(cudaGetLastError());
   }
 
+  /// Blocks of kThreads threads that the device runs at a time, where they need no more than 32 registers a thread.
+  std::int64_t blocks_at_once() const {
+    int device = 0, multiprocessors = 0, threads = 0;
+    check(cudaGetDevice(&device));
+    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    check(cudaDeviceGetAttribute(&threads, cudaDevAttrMaxThreadsPerMultiProcessor, device));
+    return std::int64_t{multiprocessors} * (threads / kThreads);
+  }
+
  private:
   static void check(cudaError_t code) {
     if (code != cudaSuccess)

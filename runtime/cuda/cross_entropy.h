@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "runtime/core/formulas.h"
-#include "runtime/cuda/block.h"
+#include "runtime/cuda/total.h"
 #include "runtime/execute/kernel.h"
 #include "runtime/ops/cross_entropy.h"
 
@@ -14,33 +14,41 @@ namespace annulus {
 /// The logits of one rank, of which the first `valid` columns are real; global ids begin at `offset`.
 template <class T>
 struct LogitRows {
+  using W = Wide<T>;
+  static constexpr int kPack = kPackOf<T>;
   const T* logits;
   std::int64_t columns, valid, offset;
+  bool packed;  ///< rows begin aligned
 
   LogitRows(const Tensor& tensor, const VocabularyShard& shard)
       : logits(tensor.as<T>()),
         columns(tensor.shape.columns()),
         valid(std::clamp<std::int64_t>(shard.vocabulary - shard.offset, 0, columns)),
-        offset(shard.offset) {}
+        offset(shard.offset),
+        packed(columns % kPack == 0 && aligned<kPack>(logits)) {}
   ANNULUS_BODY const T* row(std::int64_t i) const { return logits + i * columns; }
   /// Whether this rank has the column of `target`, counted from its first.
   ANNULUS_BODY bool owns(std::int64_t target) const { return target >= 0 && target < valid; }
+  Grid grid(const Shape& shape) const { return {shape.rows(), reduction_bytes<W>(), walk_threads(columns, kPack)}; }
 };
 
 /// One block a row.
 template <class T>
 struct RowMaxBody {
+  using W = Wide<T>;
   LogitRows<T> rows;
-  T* largest;
+  W* largest;
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
     const T* from = rows.row(block.index());
-    constexpr T kLowest = -std::numeric_limits<T>::infinity();
-    T value = kLowest;
-    for (std::int64_t j = block.thread(); j < rows.valid; j += block.threads()) {
-      value = from[j] > value ? from[j] : value;
-    }
+    constexpr W kLowest = -std::numeric_limits<W>::infinity();
+    W value = kLowest;
+    walk<LogitRows<T>::kPack>(block, rows.valid, rows.packed, [&]<int N>(Width<N>, std::int64_t j) {
+      const auto logits = load_pack<N>(from + j);
+      ANNULUS_UNROLL
+      for (int k = 0; k < N; ++k) value = LargerValue()(logits[k], value);
+    });
     value = reduce_block(block, value, kLowest, LargerValue());
     if (block.thread() == 0) largest[block.index()] = value;
   }
@@ -48,16 +56,21 @@ struct RowMaxBody {
 
 template <class T>
 struct RowSumExpBody {
+  using W = Wide<T>;
   LogitRows<T> rows;
-  const T* largest;
-  T* sums;
+  const W* largest;
+  W* sums;
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
-    const T *from = rows.row(block.index()), most = largest[block.index()];
-    T sum = 0;
-    for (std::int64_t j = block.thread(); j < rows.valid; j += block.threads()) sum += exponential(from[j] - most);
-    sum = reduce_block(block, sum, T(0), AddValues());
+    const T* from = rows.row(block.index());
+    const W most = largest[block.index()];
+    W sum = 0;
+    walk<LogitRows<T>::kPack>(block, rows.valid, rows.packed, [&]<int N>(Width<N>, std::int64_t j) {
+      const auto logits = load_pack<N>(from + j);
+      sum += sum_of(make_pack<N>([&](int k) { return exponential(logits[k] - most); }));
+    });
+    sum = reduce_block(block, sum, W(0), AddValues());
     if (block.thread() == 0) sums[block.index()] = sum;
   }
 };
@@ -66,107 +79,110 @@ template <class T>
 struct RowTargetElement {
   LogitRows<T> rows;
   const std::int32_t* targets;
-  T* values;
+  Wide<T>* values;
 
   ANNULUS_BODY void operator()(std::int64_t row) const {
     const std::int64_t target = targets[row] - rows.offset;
-    values[row] = rows.owns(target) ? rows.row(row)[target] : T(0);
+    values[row] = rows.owns(target) ? widened(rows.row(row)[target]) : Wide<T>(0);
   }
 };
 
-/// A single block: the order of additions is fixed.
-template <class T>
-struct NllBody {
-  const T *sum_exp, *largest, *target_logit, *weights;
-  double* sums;
-  std::int64_t rows;
+/// The loss of the rows, and their weights.
+template <class W>
+struct NllTerms {
+  static constexpr int kSums = 2, kPack = kPackOf<W>;
+  const W *sum_exp, *largest, *target_logit, *weights;
 
-  template <class Block>
-  ANNULUS_BODY void operator()(Block& block) const {
-    double loss = 0, weight_sum = 0;
-    for (std::int64_t row = block.thread(); row < rows; row += block.threads()) {
-      const double weight = static_cast<double>(weights[row]);
-      if (weight == 0) continue;
-      const double log_sum = std::log(static_cast<double>(sum_exp[row])) + static_cast<double>(largest[row]);
-      loss += weight * (log_sum - static_cast<double>(target_logit[row]));
-      weight_sum += weight;
+  template <int N>
+  ANNULUS_BODY void add(std::int64_t row, double* sums) const {
+    const auto weight = load_pack<N>(weights + row), sum = load_pack<N>(sum_exp + row),
+               most = load_pack<N>(largest + row), target = load_pack<N>(target_logit + row);
+    ANNULUS_UNROLL
+    for (int k = 0; k < N; ++k) {
+      if (weight[k] == 0) continue;
+      const double log_sum = std::log(static_cast<double>(sum[k])) + static_cast<double>(most[k]);
+      sums[0] += static_cast<double>(weight[k]) * (log_sum - static_cast<double>(target[k]));
+      sums[1] += static_cast<double>(weight[k]);
     }
-    loss = reduce_block(block, loss, 0.0, AddValues());
-    weight_sum = reduce_block(block, weight_sum, 0.0, AddValues());
-    if (block.thread() != 0) return;
-    sums[0] = loss;
-    sums[1] = weight_sum;
   }
 };
 
 /// Over the logits' own memory.
 template <class T>
 struct NllGradBody {
+  using W = Wide<T>;
   LogitRows<T> rows;
-  const T *sum_exp, *largest, *weights;
+  const W *sum_exp, *largest, *weights;
   const std::int32_t* targets;
   T* gradient;
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
     const std::int64_t row = block.index(), target = targets[row] - rows.offset;
-    const T weight = weights[row], scale = weight / sum_exp[row], most = largest[row];
+    const W weight = weights[row], scale = weight / sum_exp[row], most = largest[row];
     const T* from = rows.row(row);
-    for (std::int64_t j = block.thread(); j < rows.columns; j += block.threads()) {
-      const T probability = j < rows.valid ? scaled_probability(from[j], most, scale) : T(0);
-      gradient[row * rows.columns + j] = rows.owns(j) && j == target ? probability - weight : probability;
-    }
+    walk<LogitRows<T>::kPack>(block, rows.columns, rows.packed, [&]<int N>(Width<N>, std::int64_t j) {
+      const auto logits = load_pack<N>(from + j);
+      store_pack(gradient + row * rows.columns + j, make_pack<N>([&](int k) {
+                   const W probability = j + k < rows.valid ? scaled_probability(logits[k], most, scale) : W(0);
+                   return rows.owns(target) && j + k == target ? probability - weight : probability;
+                 }));
+    });
   }
 };
 
 template <class Launcher>
 void launch(const RowMax& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& logits = arguments.inputs[0];
-  dispatch_float(logits.dtype, [&]<class T>(T) {
-    launcher({logits.shape.rows(), reduction_bytes<T>()},
-             RowMaxBody<T>{{logits, op.shard()}, arguments.outputs[0].as<T>()});
+  dispatch_stored(logits.dtype, [&]<class T>(T) {
+    const LogitRows<T> rows(logits, op.shard());
+    launcher(rows.grid(logits.shape), RowMaxBody<T>{rows, arguments.outputs[0].as<Wide<T>>()});
   });
 }
 
 template <class Launcher>
 void launch(const RowSumExp& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& logits = arguments.inputs[0];
-  dispatch_float(logits.dtype, [&]<class T>(T) {
-    launcher({logits.shape.rows(), reduction_bytes<T>()},
-             RowSumExpBody<T>{{logits, op.shard()}, arguments.inputs[1].as<T>(), arguments.outputs[0].as<T>()});
+  dispatch_stored(logits.dtype, [&]<class T>(T) {
+    const LogitRows<T> rows(logits, op.shard());
+    launcher(rows.grid(logits.shape),
+             RowSumExpBody<T>{rows, arguments.inputs[1].as<Wide<T>>(), arguments.outputs[0].as<Wide<T>>()});
   });
 }
 
 template <class Launcher>
 void launch(const RowTarget& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& logits = arguments.inputs[0];
-  dispatch_float(logits.dtype, [&]<class T>(T) {
+  dispatch_stored(logits.dtype, [&]<class T>(T) {
     for_each(launcher, logits.shape.rows(),
              RowTargetElement<T>{
-                 {logits, op.shard()}, arguments.inputs[1].as<std::int32_t>(), arguments.outputs[0].as<T>()});
+                 {logits, op.shard()}, arguments.inputs[1].as<std::int32_t>(), arguments.outputs[0].as<Wide<T>>()});
   });
+}
+
+inline std::int64_t device_workspace_bytes(const Nll&, OpDefinition::Types inputs, OpDefinition::Types) {
+  return total_bytes<NllTerms<float>>(inputs[5].shape.elements());
 }
 
 template <class Launcher>
 void launch(const Nll&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& weights = arguments.inputs[5];
-  dispatch_float(weights.dtype, [&]<class T>(T) {
-    launcher({1, reduction_bytes<double>()},
-             NllBody<T>{arguments.inputs[1].as<T>(), arguments.inputs[2].as<T>(), arguments.inputs[3].as<T>(),
-                        weights.as<T>(), arguments.outputs[0].as<double>(), weights.elements()});
+  dispatch_float(weights.dtype, [&]<class W>(W) {
+    const NllTerms<W> terms{arguments.inputs[1].as<W>(), arguments.inputs[2].as<W>(), arguments.inputs[3].as<W>(),
+                            weights.as<W>()};
+    const bool packed = aligned<terms.kPack>(terms.sum_exp, terms.largest, terms.target_logit, terms.weights);
+    total(launcher, terms, weights.elements(), packed, arguments.workspace, arguments.outputs[0].as<double>());
   });
 }
 
 template <class Launcher>
 void launch(const NllGrad& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& logits = arguments.outputs[0];
-  dispatch_float(logits.dtype, [&]<class T>(T) {
-    launcher({logits.shape.rows()}, NllGradBody<T>{{logits, op.shard()},
-                                                   arguments.inputs[1].as<T>(),
-                                                   arguments.inputs[2].as<T>(),
-                                                   arguments.inputs[4].as<T>(),
-                                                   arguments.inputs[3].as<std::int32_t>(),
-                                                   logits.as<T>()});
+  dispatch_stored(logits.dtype, [&]<class T>(T) {
+    const LogitRows<T> rows(logits, op.shard());
+    launcher(rows.grid(logits.shape),
+             NllGradBody<T>{rows, arguments.inputs[1].as<Wide<T>>(), arguments.inputs[2].as<Wide<T>>(),
+                            arguments.inputs[4].as<Wide<T>>(), arguments.inputs[3].as<std::int32_t>(), logits.as<T>()});
   });
 }
 

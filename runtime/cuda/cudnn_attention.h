@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,8 +30,8 @@ class CudnnAttention {
   CudnnAttention(CudnnAttention&&) noexcept;
 
   /// Why cuDNN cannot do the task, in cuDNN's words where it is its reason; empty where it can.
-  std::string refusal(const AttentionTask& task);
-  std::string refusal(const CudnnGraphKey& graph);
+  const std::string& refusal(const AttentionTask& task);
+  const std::string& refusal(const CudnnGraphKey& graph);
   /// What `run` wants, in bytes: estimated where there is no device. Throws InternalError for a refused task.
   std::int64_t workspace_bytes(const AttentionTask& task);
   /// Puts the task on the stream: arguments as of its op, workspace aligned to 256 bytes. Throws DeviceError, and
@@ -39,10 +40,16 @@ class CudnnAttention {
 
  private:
   class Graphs;
-  CudnnPlan plan(const AttentionTask& task);
+  struct Planned {
+    AttentionTask task;
+    CudnnPlan plan;
+  };
+  const CudnnPlan& plan(const AttentionTask& task);
+  const CudnnPlan& accepted_plan(const AttentionTask& task);
 
   CudnnLimits limits_;
   std::unique_ptr<Graphs> graphs_;
+  std::deque<Planned> planned_;  ///< a ring has few different steps
 };
 
 }  // namespace annulus

@@ -29,18 +29,17 @@ void check(fe::error_t error, const char* what) {
   if (error.is_bad()) throw DeviceError(fmt::format("cuDNN: {}: {}", what, error.get_message()));
 }
 
-fe::DataType_t data_type(AttentionType type) {
+fe::DataType_t data_type(DType type) {
   switch (type) {
-    case AttentionType::bf16:
+    case DType::bf16:
       return fe::DataType_t::BFLOAT16;
-    case AttentionType::f16:
+    case DType::f16:
       return fe::DataType_t::HALF;
-    case AttentionType::f32:
+    case DType::f32:
       return fe::DataType_t::FLOAT;
-    case AttentionType::other:
-      break;
+    default:
+      throw InternalError("cuDNN is asked for an unknown type");
   }
-  throw InternalError("cuDNN is asked for an unknown type");
 }
 
 void describe(const GraphTensor& tensor, const CudnnGraphKey& key, CudnnOperand operand) {
@@ -77,7 +76,7 @@ void add_forward(Graph& graph, const CudnnGraphKey& key) {
   fe::graph::SDPA_attributes attributes;
   attributes.set_generate_stats(true);
   describe(attributes, key);
-  if (key.out == AttentionType::f32) attributes.set_implementation(fe::AttentionImplementation_t::COMPOSITE);
+  if (key.out == DType::f32) attributes.set_implementation(fe::AttentionImplementation_t::COMPOSITE);
   const auto [out, lse] = graph.sdpa(q, k, v, attributes);
   output(out, key, Operand::out);
   output(lse, key, Operand::lse);
@@ -189,42 +188,48 @@ CudnnAttention::CudnnAttention(std::string_view properties, int compute_capabili
 CudnnAttention::~CudnnAttention() = default;
 CudnnAttention::CudnnAttention(CudnnAttention&&) noexcept = default;
 
-std::string CudnnAttention::refusal(const AttentionTask& task) {
-  const CudnnPlan plan = plan_cudnn(task, limits_);
-  return plan.graph ? refusal(*plan.graph) : plan.refusal;
-}
-std::string CudnnAttention::refusal(const CudnnGraphKey& graph) { return graphs_->of(graph, limits_).refusal; }
+const std::string& CudnnAttention::refusal(const AttentionTask& task) { return plan(task).refusal; }
+const std::string& CudnnAttention::refusal(const CudnnGraphKey& graph) { return graphs_->of(graph, limits_).refusal; }
 
-CudnnPlan CudnnAttention::plan(const AttentionTask& task) {
-  CudnnPlan plan = plan_cudnn(task, limits_);
-  if (plan.graph) plan.refusal = refusal(*plan.graph);
-  if (!plan.refusal.empty()) throw InternalError("attention that cuDNN refuses: " + plan.refusal);
-  return plan;
+const CudnnPlan& CudnnAttention::plan(const AttentionTask& task) {
+  for (const Planned& known : planned_) {
+    if (known.task == task) return known.plan;
+  }
+  Planned& made = planned_.emplace_back(task, plan_cudnn(task, limits_));
+  if (made.plan.graph) made.plan.refusal = refusal(*made.plan.graph);
+  return made.plan;
+}
+
+const CudnnPlan& CudnnAttention::accepted_plan(const AttentionTask& task) {
+  const CudnnPlan& accepted = plan(task);
+  if (!accepted.refusal.empty()) throw InternalError("attention that cuDNN refuses: " + accepted.refusal);
+  return accepted;
 }
 
 std::int64_t CudnnAttention::workspace_bytes(const AttentionTask& task) {
-  const CudnnPlan todo = plan(task);
+  const CudnnPlan& todo = accepted_plan(task);
   return todo.graph ? packed_bytes(*todo.graph) + graphs_->of(*todo.graph, limits_).workspace_bytes : 0;
 }
 
 void CudnnAttention::run(const AttentionTask& task, const KernelArguments& arguments, CUstream_st* stream) {
-  const CudnnPlan todo = plan(task);
+  const CudnnPlan& todo = accepted_plan(task);
   if (workspace_bytes(task) > arguments.workspace_bytes) throw InternalError("attention: the workspace is too small");
   const CudnnCall call(task, todo, arguments);
   const auto put = [&](const auto& rows) { enqueue(stream, rows); };
   call.prepare(put);
-  if (!todo.graph) return;
-  Pointers pointers;
-  const auto point = [&](Operand operand) { pointers[static_cast<std::int64_t>(operand)] = call.at(operand); };
-  if (task.direction == Direction::forward) {
-    for (const Operand operand : kForwardOperands) point(operand);
-  } else {
-    for (const Operand operand : kBackwardOperands) point(operand);
+  if (todo.graph) {
+    Pointers pointers;
+    const auto point = [&](Operand operand) { pointers[static_cast<std::int64_t>(operand)] = call.at(operand); };
+    if (task.direction == Direction::forward) {
+      for (const Operand operand : kForwardOperands) point(operand);
+    } else {
+      for (const Operand operand : kBackwardOperands) point(operand);
+    }
+    Graphs::Entry& graph = graphs_->of(*todo.graph, limits_);
+    graphs_->run(graph, pointers, arguments.workspace + packed_bytes(*todo.graph), stream);
+    arguments.counters->attended_pairs += todo.graph->pairs();
   }
-  Graphs::Entry& graph = graphs_->of(*todo.graph, limits_);
-  graphs_->run(graph, pointers, arguments.workspace + packed_bytes(*todo.graph), stream);
   call.finish(put);
-  arguments.counters->attended_pairs += todo.graph->pairs();
 }
 
 }  // namespace annulus

@@ -20,7 +20,7 @@ inline constexpr std::array kBackwardOperands = {
 
 /// An operand as a tensor [sequence, head, position, element]; strides in elements.
 struct CudnnLayout {
-  AttentionType type = AttentionType::other;
+  DType type = DType::f32;
   std::array<std::int64_t, 4> extents{}, strides{};
 };
 CudnnLayout layout_of(const CudnnGraphKey& graph, CudnnOperand operand);
@@ -51,17 +51,25 @@ class CudnnCall {
     }
   }
 
-  /// Packed results join those of earlier steps.
+  /// Packed results join those of earlier steps; where there is no graph, earlier ones stay, rounded if need be.
   template <class Put>
   void finish(const Put& put) const {
-    if (!packed_) return;
-    float* const sum = arguments_.outputs[0].as<float>();
-    if (task_.direction == AttentionDirection::backward) {
-      put(AddPackedRows{sum, packed_rows_, queries_, task_.heads * task_.head_dim});
-    } else {
-      put(MergePackedRows{sum, arguments_.outputs[1].as<float>(), packed_rows_, packed_lse_, queries_, task_.heads,
-                          task_.head_dim});
-    }
+    with_storage([&]<class T>(T) {
+      const Tensor& result = arguments_.outputs[0];
+      if (packed_keys_ != nullptr) {
+        put(WidenPackedRows<T>{arguments_.outputs[1].as<float>(), reinterpret_cast<const T*>(packed_keys_), keys_,
+                               2 * task_.kv_heads * task_.head_dim});
+      }
+      if (task_.first || (!graph_ && is_in_place(result))) return;
+      if (task_.direction == AttentionDirection::backward) {
+        put(AddPackedRows<T>{EitherWidth<T>(result), arguments_.inputs[7].as<float>(), packed_rows_, queries_,
+                             task_.heads * task_.head_dim});
+      } else {
+        put(MergePackedRows<T>{EitherWidth<T>(result), arguments_.inputs[4].as<float>(),
+                               arguments_.outputs[1].as<float>(), packed_rows_, packed_lse_, queries_, task_.heads,
+                               task_.head_dim});
+      }
+    });
   }
 
  private:
@@ -71,8 +79,16 @@ class CudnnCall {
     const std::int64_t row_words = tensor.bytes() / tensor.shape.rows() / 4;
     put(FillOtherRows{reinterpret_cast<std::uint32_t*>(tensor.data), rows, row_words, value});
   }
-  std::byte* query_row(std::byte* data, AttentionType type) const;
-  std::byte* key_row(std::byte* data, AttentionType type, std::int64_t part) const;
+  bool is_in_place(const Tensor& result) const {
+    return result.data == arguments_.inputs[task_.direction == AttentionDirection::forward ? 4 : 7].data;
+  }
+  /// Calls `function(T{})` with the type in which the operands are stored.
+  template <class Function>
+  void with_storage(const Function& function) const {
+    task_.storage == DType::f16 ? function(Float16{}) : function(BFloat16{});
+  }
+  std::byte* query_row(std::byte* data, DType type) const;
+  std::byte* key_row(std::byte* data, DType type, std::int64_t part) const;
 
   const AttentionTask& task_;
   const std::optional<CudnnGraphKey>& graph_;
@@ -80,6 +96,7 @@ class CudnnCall {
   SequenceRows queries_, keys_;
   bool packed_;
   float *packed_rows_ = nullptr, *packed_lse_ = nullptr;
+  std::byte* packed_keys_ = nullptr;
 };
 
 }  // namespace annulus

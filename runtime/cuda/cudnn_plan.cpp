@@ -11,23 +11,9 @@ namespace {
 using Mask = CudnnGraphKey::Mask;
 using Results = CudnnGraphKey::Results;
 
-AttentionType attention_type(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return AttentionType::f32;
-    case DType::bf16:
-      return AttentionType::bf16;
-    case DType::f16:
-      return AttentionType::f16;
-    default:
-      return AttentionType::other;
-  }
-}
-
-bool is_half(AttentionType type) { return type == AttentionType::bf16 || type == AttentionType::f16; }
-
 /// What both directions share.
-AttentionTask describe(const Attention& attention, std::span<const AttentionBlock> blocks, OpDefinition::Types inputs) {
+AttentionTask describe(const Attention& attention, const std::vector<AttentionBlock>& blocks,
+                       OpDefinition::Types inputs) {
   AttentionTask task;
   task.blocks = blocks;
   task.dropout_rate = attention.dropout().rate;
@@ -37,7 +23,7 @@ AttentionTask describe(const Attention& attention, std::span<const AttentionBloc
   task.kv_heads = inputs[1].shape.columns() / 2 / task.head_dim;
   task.queries = inputs[0].shape.rows() / task.sequences;
   task.keys = inputs[1].shape.rows() / task.sequences;
-  task.storage = attention_type(inputs[0].dtype);
+  task.storage = inputs[0].dtype;
   return task;
 }
 
@@ -53,7 +39,7 @@ std::int64_t seen(const AttentionBlock& block, std::int64_t row) {
 }
 
 /// The blocks as one staircase: empty where nothing is visible, nothing where they do not form one.
-std::optional<Staircase> join(std::span<const AttentionBlock> blocks, std::int64_t rows) {
+std::optional<Staircase> join(const std::vector<AttentionBlock>& blocks, std::int64_t rows) {
   Staircase joined;
   for (std::int64_t row = 0; row < rows; ++row) {
     std::int64_t begin = -1, end = -1;
@@ -80,18 +66,13 @@ std::optional<Staircase> join(std::span<const AttentionBlock> blocks, std::int64
 
 std::string refuse_types(const AttentionTask& task) {
   if (!is_half(task.storage)) return "cuDNN's attention takes bf16 and f16 alone";
-  if (task.lse != AttentionType::f32) return "cuDNN's log-sum-exp is f32";
-  if (task.out != task.storage && task.out != AttentionType::f32) return "out is of another type than q";
-  if (task.direction == AttentionDirection::forward) {
-    return task.first || task.out == AttentionType::f32 ? "" : "results of several steps are merged in f32 alone";
-  }
-  if (task.query_grad != task.storage && task.query_grad != AttentionType::f32) return "dq is of another type than q";
-  if (!task.first && task.query_grad != AttentionType::f32) return "dq of several steps is summed in f32 alone";
-  if (task.kv_grad != task.storage && task.kv_grad != AttentionType::f32) return "dkv is of another type than kv";
-  if (task.kv_grad == AttentionType::f32 && task.heads != task.kv_heads) {
-    return "cuDNN has no f32 gradients of keys that several heads share";
-  }
-  return "";
+  if (task.lse != DType::f32) return "cuDNN's log-sum-exp is f32";
+  const auto fits = [&](DType type) { return type == task.storage || type == DType::f32; };
+  if (!fits(task.out)) return "out is of another type than q";
+  if (!task.first && task.earlier != DType::f32) return "results of several steps are put together in f32 alone";
+  if (task.direction == AttentionDirection::forward) return "";
+  if (!fits(task.query_grad)) return "dq is of another type than q";
+  return fits(task.kv_grad) ? "" : "dkv is of another type than kv";
 }
 
 std::string refuse_task(const AttentionTask& task, const CudnnLimits& limits) {
@@ -108,15 +89,18 @@ std::string refuse_task(const AttentionTask& task, const CudnnLimits& limits) {
 
 CudnnGraphKey graph_of(const AttentionTask& task, const Staircase& stairs, Determinism determinism) {
   const bool backward = task.direction == AttentionDirection::backward;
+  // It has no f32 gradients of keys that several heads share.
+  const bool widened = backward && task.kv_grad == DType::f32 && task.heads != task.kv_heads;
   const Mask mask = stairs.first == stairs.keys ? Mask::full : stairs.first == 1 ? Mask::causal : Mask::bottom_right;
   return {.direction = task.direction,
           .mask = mask,
           .results = task.first ? Results::in_place : Results::packed,
+          .key_results = widened ? Results::packed : Results::in_place,
           .determinism = backward ? determinism : Determinism::any,
           .storage = task.storage,
-          .out = task.out,
-          .query_grad = backward ? task.query_grad : AttentionType::other,
-          .kv_grad = backward ? task.kv_grad : AttentionType::other,
+          .out = backward || task.first ? task.out : DType::f32,
+          .query_grad = task.first ? task.query_grad : DType::f32,
+          .kv_grad = widened ? task.storage : task.kv_grad,
           .sequences = task.sequences,
           .heads = task.heads,
           .kv_heads = task.kv_heads,
@@ -134,8 +118,9 @@ CudnnPlan refused(std::string why) { return {.refusal = std::move(why), .graph =
 AttentionTask task_of(const AttentionStep& op, OpDefinition::Types inputs, OpDefinition::Types outputs) {
   AttentionTask task = describe(op.composite(), op.blocks(), inputs);
   task.first = op.first();
-  task.out = attention_type(outputs[0].dtype);
-  task.lse = attention_type(outputs[1].dtype);
+  task.out = outputs[0].dtype;
+  task.lse = outputs[1].dtype;
+  if (!op.first()) task.earlier = inputs[4].dtype;
   return task;
 }
 
@@ -143,10 +128,11 @@ AttentionTask task_of(const AttentionStepGrad& op, OpDefinition::Types inputs, O
   AttentionTask task = describe(op.composite(), op.blocks(), inputs);
   task.direction = AttentionDirection::backward;
   task.first = op.first();
-  task.out = attention_type(inputs[4].dtype);
-  task.lse = attention_type(inputs[5].dtype);
-  task.query_grad = attention_type(outputs[0].dtype);
-  task.kv_grad = attention_type(outputs[1].dtype);
+  task.out = inputs[4].dtype;
+  task.lse = inputs[5].dtype;
+  task.query_grad = outputs[0].dtype;
+  task.kv_grad = outputs[1].dtype;
+  if (!op.first()) task.earlier = inputs[7].dtype;
   return task;
 }
 

@@ -3,31 +3,31 @@
 #include <compare>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/ops/attention.h"
 
 namespace annulus {
 
-/// Element types of attention's operands, as far as cuDNN's kernels tell them apart.
-enum class AttentionType : std::uint8_t { bf16, f16, f32, other };
-
 enum class AttentionDirection : std::uint8_t { forward, backward };
 
 enum class Determinism : std::uint8_t { any, bitwise };
 
-/// What a device is asked to do for one attention step, forward or backward; `blocks` belong to the op.
+/// What a device is asked to do for one attention step, forward or backward.
 struct AttentionTask {
   AttentionDirection direction = AttentionDirection::forward;
-  std::span<const AttentionBlock> blocks;
+  std::vector<AttentionBlock> blocks;
   bool first = true;  ///< there is no earlier result
   double dropout_rate = 0;
   std::int64_t sequences = 0, heads = 0, kv_heads = 0, head_dim = 0;
   std::int64_t queries = 0, keys = 0;  ///< positions of a sequence that q, and kv, hold
-  /// Of q, k, v and dout; of out and lse; of dq and dkv, backward.
-  AttentionType storage = AttentionType::other, out = AttentionType::other, lse = AttentionType::other,
-                query_grad = AttentionType::other, kv_grad = AttentionType::other;
+  DType storage = DType::f32;          ///< of q, k, v and dout
+  DType out = DType::f32, lse = DType::f32;
+  DType query_grad = DType::f32, kv_grad = DType::f32;  ///< backward
+  DType earlier = DType::f32;                           ///< of what earlier steps found: out, or dq
+
+  bool operator==(const AttentionTask&) const = default;
 };
 
 AttentionTask task_of(const AttentionStep& op, OpDefinition::Types inputs, OpDefinition::Types outputs);
@@ -49,8 +49,9 @@ struct CudnnGraphKey {
   AttentionDirection direction;
   Mask mask;
   Results results;
+  Results key_results;  ///< of dk and dv; packed: halves [sequences, keys, 2, kv_heads, head_dim], to be widened by us
   Determinism determinism;
-  AttentionType storage, out, query_grad, kv_grad;
+  DType storage, out, query_grad, kv_grad;
   std::int64_t sequences, heads, kv_heads, head_dim, queries, keys;
   std::int64_t query_positions, key_positions;  ///< rows from one sequence to the next
 

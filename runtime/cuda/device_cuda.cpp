@@ -152,7 +152,7 @@ void CudaDevice::run(const OpDefinition& definition, const KernelArguments& argu
       run_kernel(op, arguments, state_->stream);
     }
     if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
-      arguments.counters->attended_pairs += visited_pairs(op.blocks(), AttentionPlan(op.composite(), arguments));
+      arguments.counters->attended_pairs += visited_pairs(AttentionPlan(op.composite(), op.blocks(), arguments));
     }
   });
   state_->finish(std::string(definition.name()));

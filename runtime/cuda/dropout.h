@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "runtime/core/random.h"
-#include "runtime/cuda/block.h"
+#include "runtime/cuda/pack.h"
 #include "runtime/execute/kernel.h"
 #include "runtime/ops/elementwise.h"
 
@@ -36,26 +36,43 @@ ANNULUS_BODY inline std::uint32_t word_of(const PhiloxCounter& words, std::int64
   return i < 2 ? low : high;
 }
 
+/// Factors of elements of a matrix: those of one counter are four columns of a row.
+struct DropoutFactors {
+  const std::int32_t* row_ids;
+  DeviceDropout dropout;
+  std::int64_t column_offset;  ///< global column of the first
+
+  /// Random words of columns 4 group to 4 group + 3, counted globally.
+  ANNULUS_BODY PhiloxCounter words(std::int64_t row, std::int64_t group) const {
+    return philox({static_cast<std::uint32_t>(row_ids[2 * row]), static_cast<std::uint32_t>(row_ids[2 * row + 1]),
+                   static_cast<std::uint32_t>(group), 0},
+                  dropout.key());
+  }
+};
+
 /// The four elements of one counter, or those of them that lie in the row.
 template <class T>
 struct DropoutGroup {
   const T* x;
   T* y;
-  const std::int32_t* row_ids;
-  DeviceDropout dropout;
-  std::int64_t columns, column_offset, groups;  ///< groups of a row
+  DropoutFactors factors;
+  std::int64_t columns, groups;  ///< groups of a row
+  bool packed;                   ///< all groups are whole, and aligned
 
   ANNULUS_BODY void operator()(std::int64_t i) const {
-    const std::int64_t row = i / groups, group = column_offset / 4 + i % groups;
-    const PhiloxCounter words =
-        philox({static_cast<std::uint32_t>(row_ids[2 * row]), static_cast<std::uint32_t>(row_ids[2 * row + 1]),
-                static_cast<std::uint32_t>(group), 0},
-               dropout.key());
-    for (int j = 0; j < 4; ++j) {
-      const std::int64_t column = 4 * group + j - column_offset;
+    const std::int64_t row = i / groups, group = factors.column_offset / 4 + i % groups;
+    const PhiloxCounter words = factors.words(row, group);
+    const auto kept = [&](int k) { return factors.dropout.factor<Wide<T>>(words[static_cast<std::size_t>(k)]); };
+    if (packed) {
+      const auto values = load_pack<4>(x + 4 * i);
+      return store_pack(y + 4 * i, make_pack<4>([&](int k) { return values[k] * kept(k); }));
+    }
+    ANNULUS_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      const std::int64_t column = 4 * group + k - factors.column_offset;
       if (column < 0 || column >= columns) continue;
       const std::int64_t at = row * columns + column;
-      y[at] = x[at] * dropout.factor<T>(words[static_cast<std::size_t>(j)]);
+      y[at] = stored_as<T>(widened(x[at]) * kept(k));
     }
   }
 };
@@ -66,11 +83,10 @@ void launch(const Dropout& op, const KernelArguments& arguments, const Launcher&
   const std::int64_t rows = x.shape.rows(), columns = x.shape.columns(), first = op.column_offset();
   if (columns == 0) return;
   const std::int64_t groups = (first + columns - 1) / 4 - first / 4 + 1;
-  const DeviceDropout dropout(op.mask(), arguments.inputs[2]);
-  dispatch_float(y.dtype, [&]<class T>(T) {
-    for_each(
-        launcher, rows * groups,
-        DropoutGroup<T>{x.as<T>(), y.as<T>(), arguments.inputs[1].as<std::int32_t>(), dropout, columns, first, groups});
+  const DropoutFactors factors{arguments.inputs[1].as<std::int32_t>(), {op.mask(), arguments.inputs[2]}, first};
+  dispatch_stored(y.dtype, [&]<class T>(T) {
+    const bool packed = first % 4 == 0 && columns % 4 == 0 && aligned<4>(x.as<T>(), y.as<T>());
+    for_each(launcher, rows * groups, DropoutGroup<T>{x.as<T>(), y.as<T>(), factors, columns, groups, packed});
   });
 }
 

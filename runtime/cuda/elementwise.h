@@ -1,44 +1,40 @@
 #pragma once
 
 #include "runtime/core/formulas.h"
-#include "runtime/cuda/block.h"
+#include "runtime/cuda/pack.h"
 #include "runtime/execute/kernel.h"
 #include "runtime/ops/collectives.h"
 #include "runtime/ops/elementwise.h"
 
 namespace annulus {
 
-/// y = a + b.
-template <class T>
-struct AddElement {
-  const T *a, *b;
-  T* y;
-  ANNULUS_BODY void operator()(std::int64_t i) const { y[i] = a[i] + b[i]; }
-};
-
 /// y = x + bias of the column.
 template <class T>
 struct AddBiasElement {
+  static constexpr int kPack = kPackOf<T>;
   const T *x, *bias;
   T* y;
   std::int64_t columns;
-  ANNULUS_BODY void operator()(std::int64_t i) const { y[i] = x[i] + bias[i % columns]; }
+  template <int N>
+  ANNULUS_BODY void at(std::int64_t i) const {
+    const auto a = load_pack<N>(x + i), b = load_pack<N>(bias + i % columns);
+    store_pack(y + i, make_pack<N>([&](int k) { return a[k] + b[k]; }));
+  }
 };
 
-/// y = Form(x).
-template <class Form, class T>
-struct ActivationElement {
-  const T* x;
-  T* y;
-  ANNULUS_BODY void operator()(std::int64_t i) const { y[i] = Form::value(x[i]); }
+template <class Form>
+struct ActivationOf {
+  template <class V>
+  ANNULUS_BODY V operator()(V x) const {
+    return Form::value(x);
+  }
 };
-
-/// dx = Form'(x) dy.
-template <class Form, class T>
-struct ActivationGradElement {
-  const T *x, *dy;
-  T* dx;
-  ANNULUS_BODY void operator()(std::int64_t i) const { dx[i] = Form::slope(x[i]) * dy[i]; }
+template <class Form>
+struct ActivationGradOf {
+  template <class V>
+  ANNULUS_BODY V operator()(V x, V dy) const {
+    return Form::slope(x) * dy;
+  }
 };
 
 /// Calls `function(Form{})` with the formulas of the activation.
@@ -54,14 +50,38 @@ void with_activation(Activation activation, const Function& function) {
 
 template <class T>
 struct ZeroElement {
+  static constexpr int kPack = kPackOf<T>;
   T* y;
-  ANNULUS_BODY void operator()(std::int64_t i) const { y[i] = T(0); }
+  template <int N>
+  ANNULUS_BODY void at(std::int64_t i) const {
+    store_pack(y + i, make_pack<N>([](int) { return Wide<T>(0); }));
+  }
 };
+template <class T, class Launcher>
+void fill_with_zero(const Launcher& launcher, const Tensor& y) {
+  for_each_pack(launcher, y.elements(), aligned<kPackOf<T>>(y.as<T>()), ZeroElement<T>{y.as<T>()});
+}
 
-/// Part `index` of `parts` of every row; 4-byte words.
+/// Bytes that are moved at once, whatever they mean.
+template <int kBytes>
+struct alignas(kBytes) Word {
+  std::uint8_t bytes[kBytes];
+};
+/// Calls `function(Word{})` with the widest word that divides all of `bytes`: sizes, offsets, addresses.
+template <class Function>
+void with_word(std::initializer_list<std::uintptr_t> bytes, const Function& function) {
+  std::uintptr_t all = 16;
+  for (const std::uintptr_t size : bytes) all |= size;
+  if (all % 16 == 0) return function(Word<16>());
+  if (all % 4 == 0) return function(Word<4>());
+  return function(Word<2>());
+}
+
+/// Part `index` of `parts` of every row.
+template <class Word>
 struct SliceWord {
-  const std::uint32_t* x;
-  std::uint32_t* y;
+  const Word* x;
+  Word* y;
   std::int64_t row_words, part_words, first;
   ANNULUS_BODY void operator()(std::int64_t i) const { y[i] = x[i / part_words * row_words + first + i % part_words]; }
 };
@@ -69,39 +89,42 @@ struct SliceWord {
 template <class Launcher>
 void launch(const Add&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &a = arguments.inputs[0], &b = arguments.inputs[1], &y = arguments.outputs[0];
-  dispatch_float(y.dtype, [&]<class T>(T) {
-    for_each(launcher, y.elements(), AddElement<T>{a.as<T>(), b.as<T>(), y.as<T>()});
+  dispatch_stored(y.dtype, [&]<class T>(T) {
+    map_elements(launcher, y.elements(), AddValues(), {a.as<T>(), b.as<T>()}, y.as<T>());
   });
 }
 
 template <class Launcher>
 void launch(const Accumulate&, const KernelArguments& arguments, const Launcher& launcher) {
-  const Tensor &sum = arguments.outputs[0], &x = arguments.inputs[1];
-  dispatch_float(sum.dtype, [&]<class T>(T) {
-    for_each(launcher, sum.elements(), AddElement<T>{sum.as<T>(), x.as<T>(), sum.as<T>()});
+  const Tensor &x = arguments.inputs[1], &sum = arguments.outputs[0];
+  dispatch_stored(sum.dtype, [&]<class T>(T) {
+    map_elements(launcher, sum.elements(), AddValues(), {sum.as<T>(), x.as<T>()}, sum.as<T>());
   });
 }
 
 template <class Launcher>
 void launch(const Zero&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& y = arguments.outputs[0];
-  dispatch_float(y.dtype, [&]<class T>(T) { for_each(launcher, y.elements(), ZeroElement<T>{y.as<T>()}); });
+  dispatch_stored(y.dtype, [&]<class T>(T) { fill_with_zero<T>(launcher, y); });
 }
 
 template <class Launcher>
 void launch(const AddBias&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &x = arguments.inputs[0], &bias = arguments.inputs[1], &y = arguments.outputs[0];
-  dispatch_float(y.dtype, [&]<class T>(T) {
-    for_each(launcher, y.elements(), AddBiasElement<T>{x.as<T>(), bias.as<T>(), y.as<T>(), x.shape.columns()});
+  dispatch_stored(y.dtype, [&]<class T>(T) {
+    constexpr int kPack = kPackOf<T>;
+    const AddBiasElement<T> element{x.as<T>(), bias.as<T>(), y.as<T>(), x.shape.columns()};
+    const bool packed = element.columns % kPack == 0 && aligned<kPack>(element.x, element.bias, element.y);
+    for_each_pack(launcher, y.elements(), packed, element);
   });
 }
 
 template <class Launcher>
 void launch(const Gelu& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &x = arguments.inputs[0], &y = arguments.outputs[0];
-  dispatch_float(y.dtype, [&]<class T>(T) {
+  dispatch_stored(y.dtype, [&]<class T>(T) {
     with_activation(op.activation(), [&]<class Form>(Form) {
-      for_each(launcher, y.elements(), ActivationElement<Form, T>{x.as<T>(), y.as<T>()});
+      map_elements(launcher, y.elements(), ActivationOf<Form>(), {x.as<T>()}, y.as<T>());
     });
   });
 }
@@ -109,9 +132,9 @@ void launch(const Gelu& op, const KernelArguments& arguments, const Launcher& la
 template <class Launcher>
 void launch(const GeluGrad& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &x = arguments.inputs[0], &dy = arguments.inputs[1], &dx = arguments.outputs[0];
-  dispatch_float(dx.dtype, [&]<class T>(T) {
+  dispatch_stored(dx.dtype, [&]<class T>(T) {
     with_activation(op.activation(), [&]<class Form>(Form) {
-      for_each(launcher, dx.elements(), ActivationGradElement<Form, T>{x.as<T>(), dy.as<T>(), dx.as<T>()});
+      map_elements(launcher, dx.elements(), ActivationGradOf<Form>(), {x.as<T>(), dy.as<T>()}, dx.as<T>());
     });
   });
 }
@@ -119,12 +142,16 @@ void launch(const GeluGrad& op, const KernelArguments& arguments, const Launcher
 template <class Launcher>
 void launch(const Slice& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &x = arguments.inputs[0], &y = arguments.outputs[0];
-  constexpr std::int64_t kWord = sizeof(std::uint32_t);
-  const std::int64_t row_words = x.shape.elements(op.dim(), x.shape.rank()) * size_of(x.dtype) / kWord;
-  const std::int64_t part_words = row_words / op.parts();
-  for_each(launcher, y.bytes() / kWord,
-           SliceWord{reinterpret_cast<const std::uint32_t*>(x.data), reinterpret_cast<std::uint32_t*>(y.data),
-                     row_words, part_words, op.index() * part_words});
+  const std::int64_t row_bytes = x.shape.elements(op.dim(), x.shape.rank()) * size_of(x.dtype);
+  const std::int64_t part_bytes = row_bytes / op.parts();
+  with_word({static_cast<std::uintptr_t>(part_bytes), reinterpret_cast<std::uintptr_t>(x.data),
+             reinterpret_cast<std::uintptr_t>(y.data)},
+            [&]<class Word>(Word) {
+              constexpr std::int64_t kBytes = sizeof(Word);
+              for_each(launcher, y.bytes() / kBytes,
+                       SliceWord<Word>{reinterpret_cast<const Word*>(x.data), reinterpret_cast<Word*>(y.data),
+                                       row_bytes / kBytes, part_bytes / kBytes, op.index() * part_bytes / kBytes});
+            });
 }
 
 }  // namespace annulus

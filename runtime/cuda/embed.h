@@ -7,16 +7,17 @@
 
 namespace annulus {
 
-template <class T>
-struct EmbedElement {
+/// Rows of the table, as words.
+template <class Word>
+struct EmbedWord {
   const std::int32_t* ids;
-  const T* table;
-  T* y;
-  std::int64_t table_rows, width, offset;
+  const Word* table;
+  Word* y;
+  std::int64_t table_rows, row_words, offset;
 
   ANNULUS_BODY void operator()(std::int64_t i) const {
-    const std::int64_t id = ids[i / width] - offset;
-    y[i] = id >= 0 && id < table_rows ? table[id * width + i % width] : T(0);
+    const std::int64_t id = ids[i / row_words] - offset;
+    y[i] = id >= 0 && id < table_rows ? table[id * row_words + i % row_words] : Word{};
   }
 };
 
@@ -44,39 +45,52 @@ struct SortRowsBody {
   }
 };
 
-/// One block for each sorted place and kThreads columns. Where a run of one id begins, it sums the run, row after row.
+/// One block for each sorted place and a part of the columns. Where a run of one id begins, it sums the run, row after
+/// row.
 template <class T>
 struct EmbedGradBody {
+  using W = Wide<T>;
+  static constexpr int kPack = kPackOf<T>;
   const std::int32_t *ids, *sorted;
   const T* dy;
-  T* dtable;
+  W* dtable;
   std::int64_t rows, table_rows, width, offset, column_blocks;
-  bool adds;  ///< to what lies in the table
+  bool adds;    ///< to what lies in the table
+  bool packed;  ///< rows begin aligned
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
     const std::int64_t place = block.index() / column_blocks;
-    const std::int64_t column = block.index() % column_blocks * block.threads() + block.thread();
+    const std::int64_t column = (block.index() % column_blocks * block.threads() + block.thread()) * kPack;
     const std::int32_t token = ids[sorted[place]];
-    const std::int64_t id = token - offset;
+    const std::int64_t id = token - offset, left = width - column;
     const bool begins = place == 0 || ids[sorted[place - 1]] != token;
-    if (!begins || id < 0 || id >= table_rows || column >= width) return;
-    T sum = adds ? dtable[id * width + column] : T(0);
+    if (!begins || id < 0 || id >= table_rows || left <= 0) return;
+    W* const to = dtable + id * width + column;
+    auto sum = load_some<kPack>(to, adds ? left : 0);
     for (std::int64_t next = place; next < rows && ids[sorted[next]] == token; ++next) {
-      sum += dy[sorted[next] * width + column];
+      const T* from = dy + sorted[next] * width + column;
+      const auto values = packed ? load_pack<kPack>(from) : load_some<kPack>(from, left);
+      ANNULUS_UNROLL
+      for (int k = 0; k < kPack; ++k) sum[k] += values[k];
     }
-    dtable[id * width + column] = sum;
+    packed ? store_pack(to, sum) : store_some(to, sum, left);
   }
 };
 
 template <class Launcher>
 void launch(const Embed& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &table = arguments.inputs[1], &y = arguments.outputs[0];
-  dispatch_float(y.dtype, [&]<class T>(T) {
-    for_each(launcher, y.elements(),
-             EmbedElement<T>{arguments.inputs[0].as<std::int32_t>(), table.as<T>(), y.as<T>(), table.shape.rows(),
-                             table.shape.columns(), op.offset()});
-  });
+  const std::int64_t row_bytes = table.shape.columns() * size_of(table.dtype);
+  with_word(
+      {static_cast<std::uintptr_t>(row_bytes), reinterpret_cast<std::uintptr_t>(table.data),
+       reinterpret_cast<std::uintptr_t>(y.data)},
+      [&]<class Word>(Word) {
+        constexpr std::int64_t kBytes = sizeof(Word);
+        for_each(launcher, y.bytes() / kBytes,
+                 EmbedWord<Word>{arguments.inputs[0].as<std::int32_t>(), reinterpret_cast<Word*>(table.data),
+                                 reinterpret_cast<Word*>(y.data), table.shape.rows(), row_bytes / kBytes, op.offset()});
+      });
 }
 
 inline std::int64_t device_workspace_bytes(const EmbedGrad&, OpDefinition::Types inputs, OpDefinition::Types) {
@@ -86,15 +100,20 @@ inline std::int64_t device_workspace_bytes(const EmbedGrad&, OpDefinition::Types
 template <class Launcher>
 void launch(const EmbedGrad& op, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &ids = arguments.inputs[0], &dy = arguments.inputs[2], &dtable = arguments.outputs[0];
-  const std::int64_t rows = ids.elements(), width = dtable.shape.columns(), column_blocks = divide_up(width, kThreads);
+  const std::int64_t rows = ids.elements(), width = dtable.shape.columns();
   std::int32_t* sorted = reinterpret_cast<std::int32_t*>(arguments.workspace);
   launcher({divide_up(rows, kThreads), kThreads * static_cast<std::int64_t>(sizeof(std::int32_t))},
            SortRowsBody{ids.as<std::int32_t>(), sorted, rows});
   const bool adds = op.target() == EmbedGrad::Target::in_place;
-  dispatch_float(dtable.dtype, [&]<class T>(T) {
-    if (!adds) for_each(launcher, dtable.elements(), ZeroElement<T>{dtable.as<T>()});
-    launcher({rows * column_blocks}, EmbedGradBody<T>{ids.as<std::int32_t>(), sorted, dy.as<T>(), dtable.as<T>(), rows,
-                                                      dtable.shape.rows(), width, op.offset(), column_blocks, adds});
+  dispatch_stored(dy.dtype, [&]<class T>(T) {
+    constexpr int kPack = kPackOf<T>;
+    const int threads = walk_threads(width, kPack);
+    const std::int64_t column_blocks = divide_up(width, std::int64_t{threads} * kPack);
+    const bool packed = width % kPack == 0 && aligned<kPack>(dy.as<T>()) && aligned<kPack>(dtable.as<Wide<T>>());
+    if (!adds) fill_with_zero<Wide<T>>(launcher, dtable);
+    launcher({rows * column_blocks, 0, threads},
+             EmbedGradBody<T>{ids.as<std::int32_t>(), sorted, dy.as<T>(), dtable.as<Wide<T>>(), rows,
+                              dtable.shape.rows(), width, op.offset(), column_blocks, adds, packed});
   });
 }
 

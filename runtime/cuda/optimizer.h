@@ -1,48 +1,23 @@
 #pragma once
 
-#include <algorithm>
-
 #include "runtime/core/formulas.h"
-#include "runtime/cuda/block.h"
+#include "runtime/cuda/total.h"
 #include "runtime/execute/kernel.h"
 #include "runtime/ops/optimizer.h"
 
 namespace annulus {
 
-/// Blocks of a sum of squares; their sums are added in their order.
-constexpr std::int64_t square_blocks(std::int64_t count) { return std::clamp<std::int64_t>(count / 4096, 1, 1024); }
-
-/// In f64 whatever T is: every block the elements of its stride.
 template <class T>
-struct SumSquaresBody {
+struct SquareTerms {
+  static constexpr int kSums = 1, kPack = kPackOf<T>;
   const T* x;
-  double* sums;
-  std::int64_t count, blocks;
-
-  template <class Block>
-  ANNULUS_BODY void operator()(Block& block) const {
-    double sum = 0;
-    for (std::int64_t i = block.index() * block.threads() + block.thread(); i < count; i += blocks * block.threads()) {
-      const double value = static_cast<double>(x[i]);
-      sum += value * value;
-    }
-    sum = reduce_block(block, sum, 0.0, AddValues());
-    if (block.thread() == 0) sums[block.index()] = sum;
-  }
-};
-
-/// A single block.
-struct SumBody {
-  const double* from;
-  double* to;
-  std::int64_t count;
-
-  template <class Block>
-  ANNULUS_BODY void operator()(Block& block) const {
-    double sum = 0;
-    for (std::int64_t i = block.thread(); i < count; i += block.threads()) sum += from[i];
-    sum = reduce_block(block, sum, 0.0, AddValues());
-    if (block.thread() == 0) *to = sum;
+  template <int N>
+  ANNULUS_BODY void add(std::int64_t i, double* sums) const {
+    const auto values = load_pack<N>(x + i);
+    sums[0] += sum_of(make_pack<N>([&](int k) {
+      const auto value = static_cast<double>(values[k]);
+      return value * value;
+    }));
   }
 };
 
@@ -67,28 +42,35 @@ struct AdamWStepElement {
 
 template <class T>
 struct AdamWElement {
+  static constexpr int kPack = kPackOf<T>;
   T *weight, *first_moment, *second_moment;
   const T* gradient;
   const AdamWStep<T>* step;
 
-  ANNULUS_BODY void operator()(std::int64_t i) const {
-    adamw_element(weight[i], gradient[i], first_moment[i], second_moment[i], *step);
+  template <int N>
+  ANNULUS_BODY void at(std::int64_t i) const {
+    const AdamWStep<T> factors = *step;
+    const auto of_gradient = load_pack<N>(gradient + i);
+    auto w = load_pack<N>(weight + i), m = load_pack<N>(first_moment + i), v = load_pack<N>(second_moment + i);
+    ANNULUS_UNROLL
+    for (int k = 0; k < N; ++k) adamw_element(w[k], of_gradient[k], m[k], v[k], factors);
+    store_pack(weight + i, w);
+    store_pack(first_moment + i, m);
+    store_pack(second_moment + i, v);
   }
 };
 
 inline std::int64_t device_workspace_bytes(const SumSquares&, OpDefinition::Types inputs, OpDefinition::Types) {
-  return square_blocks(inputs[0].shape.elements()) * size_of(DType::f64);
+  return total_bytes<SquareTerms<float>>(inputs[0].shape.elements());
 }
 
 template <class Launcher>
 void launch(const SumSquares&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& x = arguments.inputs[0];
-  const std::int64_t blocks = square_blocks(x.elements());
-  double* partial = reinterpret_cast<double*>(arguments.workspace);
-  dispatch_float(x.dtype, [&]<class T>(T) {
-    launcher({blocks, reduction_bytes<double>()}, SumSquaresBody<T>{x.as<T>(), partial, x.elements(), blocks});
+  dispatch_stored(x.dtype, [&]<class T>(T) {
+    total(launcher, SquareTerms<T>{x.as<T>()}, x.elements(), aligned<kPackOf<T>>(x.as<T>()), arguments.workspace,
+          arguments.outputs[0].as<double>());
   });
-  launcher({1, reduction_bytes<double>()}, SumBody{partial, arguments.outputs[0].as<double>(), blocks});
 }
 
 template <class Launcher>
@@ -109,9 +91,11 @@ void launch(const AdamW& op, const KernelArguments& arguments, const Launcher& l
   dispatch_float(weight.dtype, [&]<class T>(T) {
     auto* step = reinterpret_cast<AdamWStep<T>*>(arguments.workspace);
     for_each(launcher, 1, AdamWStepElement<T>{clip, hyper, op.options(), step});
-    for_each(launcher, weight.elements(),
-             AdamWElement<T>{weight.as<T>(), arguments.outputs[1].as<T>(), arguments.outputs[2].as<T>(),
-                             gradient.as<T>(), step});
+    const AdamWElement<T> element{weight.as<T>(), arguments.outputs[1].as<T>(), arguments.outputs[2].as<T>(),
+                                  gradient.as<T>(), step};
+    const bool packed =
+        aligned<element.kPack>(element.weight, element.gradient, element.first_moment, element.second_moment);
+    for_each_pack(launcher, weight.elements(), packed, element);
   });
 }
 

@@ -31,13 +31,14 @@ using Numbers = std::vector<double>;
 /// A tensor with memory of its own, written and read as doubles.
 class Operand {
  public:
+  Operand() = default;
   Operand(DType dtype, Shape shape)
       : dtype_(dtype), shape_(shape), bytes_(static_cast<std::size_t>(shape.elements() * size_of(dtype))) {}
   Operand(DType dtype, Shape shape, const Numbers& numbers) : Operand(dtype, shape) {
     if (dtype == DType::i32) {
       write<std::int32_t>(numbers);
     } else {
-      dispatch_float(dtype, [&]<class T>(T) { write<T>(numbers); });
+      dispatch_stored(dtype, [&]<class T>(T) { write<T>(numbers); });
     }
   }
 
@@ -47,7 +48,7 @@ class Operand {
   std::vector<std::byte>& bytes() { return bytes_; }
   /// What the tensor holds: after rounding to its type.
   Numbers numbers() {
-    return dispatch_float(dtype_, [&]<class T>(T) {
+    return dispatch_stored(dtype_, [&]<class T>(T) {
       const T* from = tensor().as<T>();
       return Numbers(from, from + shape_.elements());
     });
@@ -60,8 +61,8 @@ class Operand {
     std::transform(numbers.begin(), numbers.end(), tensor().as<T>(), [](double x) { return static_cast<T>(x); });
   }
 
-  DType dtype_;
-  Shape shape_;
+  DType dtype_ = DType::f32;
+  Shape shape_{0};
   std::vector<std::byte> bytes_;
 };
 

@@ -83,6 +83,8 @@ struct FiberLauncher {
   void operator()(const Grid& grid, const Body& body) const {
     scheduler.run(grid, [&](FiberBlock& block) { body(block); });
   }
+  /// Few, so that threads have several elements each.
+  std::int64_t blocks_at_once() const { return 2; }
 };
 
 }  // namespace annulus::testing

@@ -80,8 +80,33 @@ TEST_F(AttentionRowsTest, PackedRowsAreAdded) {
     for_rows(rows, [&](std::int64_t index, std::int64_t, std::int64_t, std::int64_t row) {
       for (std::int64_t j = 0; j < columns; ++j) at(expected, row * columns + j) += at(packed, index * columns + j);
     });
-    launch_rows(launcher_, AddPackedRows{sum.data(), packed.data(), rows, columns});
+    const Tensor in_place{
+        reinterpret_cast<std::byte*>(sum.data()), DType::f32, {static_cast<std::int64_t>(sum.size())}};
+    Operand rounded(DType::bf16, in_place.shape);
+    launch_rows(launcher_, AddPackedRows<BFloat16>{EitherWidth<BFloat16>(rounded.tensor()), sum.data(), packed.data(),
+                                                   rows, columns});
+    launch_rows(launcher_,
+                AddPackedRows<BFloat16>{EitherWidth<BFloat16>(in_place), sum.data(), packed.data(), rows, columns});
     EXPECT_EQ(sum, expected);
+    const Numbers halves = rounded.numbers();
+    for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(halves[i], static_cast<float>(BFloat16(expected[i])));
+  }
+}
+
+TEST_F(AttentionRowsTest, PackedHalvesAreWidened) {
+  for (int round = 0; round < 20; ++round) {
+    const SequenceRows rows = random_rows();
+    const std::int64_t columns = integer(1, 9);
+    std::vector<float> wide = random_floats(rows.sequences * rows.positions * columns), expected = wide;
+    Operand packed = random(DType::f16, {rows.sequences * rows.count * columns});
+    const Numbers numbers = packed.numbers();
+    for_rows(rows, [&](std::int64_t index, std::int64_t, std::int64_t, std::int64_t row) {
+      for (std::int64_t j = 0; j < columns; ++j) {
+        at(expected, row * columns + j) = static_cast<float>(numbers[static_cast<std::size_t>(index * columns + j)]);
+      }
+    });
+    launch_rows(launcher_, WidenPackedRows<Float16>{wide.data(), packed.tensor().as<Float16>(), rows, columns});
+    EXPECT_EQ(wide, expected);
   }
 }
 
@@ -113,9 +138,17 @@ TEST_F(AttentionRowsTest, MergedStepsAreOne) {
         at(packed_lse, (sequence * heads + head) * rows.count + i) = other[1].tensor().as<float>()[row * heads + head];
       }
     });
-    launch_rows(launcher_, MergePackedRows{running[0].tensor().as<float>(), running[1].tensor().as<float>(),
-                                           packed_out.data(), packed_lse.data(), rows, heads, head_dim});
+    const Operand lse_before = running[1];
+    Operand rounded(DType::bf16, running[0].type().shape);
+    const float* earlier = running[0].tensor().as<float>();
+    for (Operand* out : {&rounded, &running[0]}) {
+      running[1] = lse_before;
+      launch_rows(launcher_, MergePackedRows<BFloat16>{EitherWidth<BFloat16>(out->tensor()), earlier,
+                                                       running[1].tensor().as<float>(), packed_out.data(),
+                                                       packed_lse.data(), rows, heads, head_dim});
+    }
     expect_close(running[0].numbers(), expected[0].numbers(), 1e-5, "out");
+    expect_close(rounded.numbers(), expected[0].numbers(), 0.005, "rounded out");
     const Numbers lse = running[1].numbers(), expected_lse = expected[1].numbers();
     for (std::size_t i = 0; i < lse.size(); ++i) {
       if (std::isinf(expected_lse[i])) {

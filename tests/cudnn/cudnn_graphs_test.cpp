@@ -12,7 +12,7 @@ namespace annulus::testing {
 namespace {
 
 constexpr AttentionDirection kDirections[] = {AttentionDirection::forward, AttentionDirection::backward};
-constexpr AttentionType kStorages[] = {AttentionType::bf16, AttentionType::f16};
+constexpr DType kStorages[] = {DType::bf16, DType::f16};
 constexpr int kSm = 90;
 
 /// cuDNN's answers for an H200, of which there need be none here: nothing is run.
@@ -29,7 +29,7 @@ CudnnGraphKey some_graph(AttentionDirection direction) {
 }
 
 /// Asks for every step of every ring; returns how many graphs of each mask there were.
-std::map<CudnnGraphKey::Mask, int> check_rings(CudnnAttention& cudnn, const TaskSizes& base, AttentionType storage) {
+std::map<CudnnGraphKey::Mask, int> check_rings(CudnnAttention& cudnn, const TaskSizes& base, DType storage) {
   std::map<CudnnGraphKey::Mask, int> graphs;
   for (const RingLayout layout : kLayouts) {
     for (int ring_size = 1; ring_size <= 8; ++ring_size) {
@@ -56,7 +56,7 @@ std::map<CudnnGraphKey::Mask, int> check_rings(CudnnAttention& cudnn, const Task
 TEST(CudnnGraphs, EveryStepOfEveryRingIsSupported) {
   for (const Determinism determinism : {Determinism::any, Determinism::bitwise}) {
     CudnnAttention cudnn = described({.determinism = determinism});
-    for (const AttentionType storage : kStorages) {
+    for (const DType storage : kStorages) {
       for (const TaskSizes& sizes : {TaskSizes{2, 12, 12, 64, 1024}, TaskSizes{1, 16, 16, 128, 4096},
                                      TaskSizes{1, 16, 4, 128, 1000}, TaskSizes{3, 8, 1, 64, 200}}) {
         auto graphs = check_rings(cudnn, sizes, storage);
@@ -100,9 +100,9 @@ TEST(CudnnGraphs, GradientsInF32) {
   const TaskSizes sizes{2, 8, 8, 128, 512};
   const auto blocks = ring_blocks(RingLayout::zigzag, 1, 0, 0, 512);
   AttentionTask task = ring_task(AttentionDirection::backward, sizes, 1, 0, blocks);
-  for (const AttentionType out : {AttentionType::bf16, AttentionType::f32}) {
+  for (const DType out : {DType::bf16, DType::f32}) {
     task.out = out;
-    task.query_grad = task.kv_grad = AttentionType::f32;
+    task.query_grad = task.kv_grad = DType::f32;
     EXPECT_EQ(cudnn.refusal(task), "");
   }
 }
@@ -122,9 +122,9 @@ TEST(CudnnGraphs, UnsupportedGraphsAreRefusedWithAReason) {
   expect_refused(
       kBackward, [](CudnnGraphKey& graph) { graph.head_dim = 264; }, "less than or equal to 256");
   expect_refused(
-      kBackward, [](CudnnGraphKey& graph) { graph.kv_grad = AttentionType::f32; }, "fp16/bf16");
+      kBackward, [](CudnnGraphKey& graph) { graph.kv_grad = DType::f32; }, "fp16/bf16");
   expect_refused(
-      kBackward, [](CudnnGraphKey& graph) { graph.storage = graph.out = AttentionType::f32; }, "half / bf16");
+      kBackward, [](CudnnGraphKey& graph) { graph.storage = graph.out = DType::f32; }, "half / bf16");
   expect_refused(
       kForward, [](CudnnGraphKey& graph) { graph.kv_heads = 3; }, "group-query");
 }

@@ -50,7 +50,7 @@ void expect_sound(const CudnnGraphKey& graph) {
   }
 }
 
-AttentionTask plain_task(std::span<const AttentionBlock> blocks, std::int64_t positions = 64) {
+AttentionTask plain_task(const std::vector<AttentionBlock>& blocks, std::int64_t positions = 64) {
   TaskSizes sizes = kSizes;
   sizes.sequence = positions;
   return ring_task(kForward, sizes, 1, 0, blocks);
@@ -172,16 +172,17 @@ TEST_F(CudnnPlanTest, RefusesWhatCudnnDoesNotDo) {
     EXPECT_NE(plan_cudnn(task, kHopper).refusal.find(why), std::string::npos) << plan_cudnn(task, kHopper).refusal;
     EXPECT_FALSE(plan_cudnn(task, kHopper).graph);
   };
-  expect_refused([](AttentionTask& task) { task.storage = AttentionType::f32; }, "bf16 and f16");
-  expect_refused([](AttentionTask& task) { task.storage = AttentionType::other; }, "bf16 and f16");
+  expect_refused([](AttentionTask& task) { task.storage = DType::f32; }, "bf16 and f16");
+  expect_refused([](AttentionTask& task) { task.storage = DType::f64; }, "bf16 and f16");
   expect_refused([](AttentionTask& task) { task.dropout_rate = 0.1; }, "dropout");
   expect_refused([](AttentionTask& task) { task.head_dim = 36; }, "heads of 36");
   expect_refused([](AttentionTask& task) { task.head_dim = 264; }, "heads of 264");
-  expect_refused([](AttentionTask& task) { task.lse = AttentionType::bf16; }, "log-sum-exp");
-  expect_refused([](AttentionTask& task) { task.out = AttentionType::f16; }, "out is of another type");
-  expect_refused([](AttentionTask& task) { task.first = false; }, "summed in f32");
-  expect_refused([](AttentionTask& task) { task.kv_grad = AttentionType::f32; }, "several heads share");
-  expect_refused([](AttentionTask& task) { task.direction = kForward, task.first = false; }, "merged in f32");
+  expect_refused([](AttentionTask& task) { task.lse = DType::bf16; }, "log-sum-exp");
+  expect_refused([](AttentionTask& task) { task.out = DType::f16; }, "out is of another type");
+  expect_refused([](AttentionTask& task) { task.kv_grad = DType::f16; }, "dkv is of another type");
+  expect_refused([](AttentionTask& task) { task.first = false, task.earlier = DType::bf16; }, "put together in f32");
+  expect_refused([](AttentionTask& task) { task.direction = kForward, task.first = false, task.earlier = DType::bf16; },
+                 "put together in f32");
   CudnnLimits ampere = kHopper;
   ampere.compute_capability = 80;
   EXPECT_EQ(plan_cudnn(good, ampere).refusal, "");
@@ -227,13 +228,13 @@ TEST_F(CudnnPlanTest, TasksOfOps) {
   EXPECT_EQ(forward.kv_heads, 2);
   EXPECT_EQ(forward.queries, 32);
   EXPECT_EQ(forward.keys, 32);
-  EXPECT_EQ(forward.lse, AttentionType::f32);
+  EXPECT_EQ(forward.lse, DType::f32);
   EXPECT_TRUE(forward.first);
   EXPECT_NE(plan_cudnn(forward, kHopper).refusal.find("bf16"), std::string::npos);
   const AttentionStepGrad grad(composite, blocks, true);
   const AttentionTask backward = task_of(grad, inputs, grad.infer(MeshAxes{}, inputs));
   EXPECT_EQ(backward.direction, kBackward);
-  EXPECT_EQ(backward.kv_grad, AttentionType::f32);
+  EXPECT_EQ(backward.kv_grad, DType::f32);
   EXPECT_NE(plan_cudnn(backward, kHopper).refusal.find("bf16"), std::string::npos);
 }
 

@@ -16,10 +16,10 @@ struct TaskSizes {
   std::int64_t sequences, heads, kv_heads, head_dim, sequence;
 };
 
-/// Forward: out is of q's type where one step does it all, else f32, as results that are merged must be.
+/// As programs type a ring's steps: what is added to later is f32, and so are shares of dk and dv that travel.
 inline AttentionTask ring_task(AttentionDirection direction, const TaskSizes& sizes, int ring_size, int step,
-                               std::span<const AttentionBlock> blocks, AttentionType storage = AttentionType::bf16) {
-  const AttentionType sums = ring_size == 1 ? storage : AttentionType::f32;
+                               const std::vector<AttentionBlock>& blocks, DType storage = DType::bf16) {
+  const DType sums = step + 1 == ring_size ? storage : DType::f32;
   const bool backward = direction == AttentionDirection::backward;
   return {.direction = direction,
           .blocks = blocks,
@@ -33,9 +33,9 @@ inline AttentionTask ring_task(AttentionDirection direction, const TaskSizes& si
           .keys = sizes.sequence / ring_size,
           .storage = storage,
           .out = backward ? storage : sums,
-          .lse = AttentionType::f32,
-          .query_grad = backward ? sums : AttentionType::other,
-          .kv_grad = backward ? storage : AttentionType::other};
+          .lse = DType::f32,
+          .query_grad = backward ? sums : DType::f32,
+          .kv_grad = backward && ring_size == 1 ? storage : DType::f32};
 }
 
 }  // namespace annulus::testing
