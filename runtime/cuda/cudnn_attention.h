@@ -34,7 +34,7 @@ class CudnnAttention {
   const std::string& refusal(const CudnnGraphKey& graph);
   /// What `run` wants, in bytes: estimated where there is no device. Throws InternalError for a refused task.
   std::int64_t workspace_bytes(const AttentionTask& task);
-  /// Puts the task on the stream: arguments as of its op, workspace aligned to 256 bytes. Throws DeviceError, and
+  /// Puts the task on the stream: arguments as of its op. Throws DeviceError, and
   /// InternalError for a refused task.
   void run(const AttentionTask& task, const KernelArguments& arguments, CUstream_st* stream);
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,6 +18,8 @@ enum class FloatProducts : std::uint8_t {
 struct CudaOptions {
   int ordinal = 0;  ///< of the GPU, among those that the process sees
   FloatProducts float_products = FloatProducts::exact;
+  /// Told what a user may want to know of how ops are carried out, each thing once.
+  std::function<void(const std::string&)> tell = {};
 };
 
 /// One GPU. Ops are carried out in order on one stream, and each is complete when `run` returns, so that the executor's

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "runtime/cuda/attention.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.h"
@@ -49,6 +50,7 @@ struct CudaDevice::State {
   std::byte* staging = nullptr;  // pinned
   std::vector<std::byte*> regions;
   std::unique_ptr<CudaProducts> products;
+  std::unique_ptr<CudaAttention> attention;
 
   explicit State(const CudaOptions& options) : ordinal(options.ordinal) {
     if (const auto missing = missing_device(query_machine(), ordinal)) throw DeviceError(*missing);
@@ -61,8 +63,10 @@ struct CudaDevice::State {
     check(cudaMallocHost(&pinned, kStagingBytes), "pinned memory of the host");
     staging = static_cast<std::byte*>(pinned);
     products = std::make_unique<CudaProducts>(options.float_products);
+    attention = std::make_unique<CudaAttention>(CudnnOptions{}, options.tell);
   }
   ~State() {
+    attention.reset();
     products.reset();
     for (std::byte* region : regions) cudaFree(region);
     cudaFreeHost(staging);
@@ -136,6 +140,8 @@ std::int64_t CudaDevice::workspace_bytes(const OpDefinition& definition, OpDefin
   return visit_compute(definition, [&]<class Kind>(const Kind& op) -> std::int64_t {
     if constexpr (std::is_same_v<Kind, Matmul>) {
       return state_->products->workspace_bytes(op, inputs);
+    } else if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
+      return state_->attention->workspace_bytes(op, inputs, outputs);
     } else {
       return device_workspace_bytes(op, inputs, outputs);
     }
@@ -148,11 +154,10 @@ void CudaDevice::run(const OpDefinition& definition, const KernelArguments& argu
   visit_compute(definition, [&]<class Kind>(const Kind& op) {
     if constexpr (std::is_same_v<Kind, Matmul>) {
       state_->products->run(op, arguments, state_->stream);
+    } else if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
+      state_->attention->run(op, arguments, state_->stream);
     } else {
       run_kernel(op, arguments, state_->stream);
-    }
-    if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
-      arguments.counters->attended_pairs += visited_pairs(AttentionPlan(op.composite(), op.blocks(), arguments));
     }
   });
   state_->finish(std::string(definition.name()));
