@@ -72,63 +72,91 @@ class BackwardKernel {
 
   void run() {
     const std::int64_t units = sizes_.sequences * sizes_.kv_heads, key_tiles = sizes_.key_tiles();
-    const std::int64_t query_tiles = sizes_.sequences * sizes_.heads * sizes_.query_tiles();
-    const auto pack_tile = [&](std::int64_t task, int) { pack(query_rows(task)); };
-    const auto store_tile = [&](std::int64_t task, int) { store_query_grad(query_rows(task)); };
-    if (!has_its_queries()) parallel_tasks(query_tiles, pack_tile);
+    const std::int64_t query_tiles = sizes_.query_tiles(), all_tiles = sizes_.sequences * query_tiles;
+    const auto rows_of_all_heads = [&](std::int64_t tile) {
+      return query_rows(tile / query_tiles, tile % query_tiles, 0, sizes_.heads);
+    };
+    if (!has_its_queries()) parallel_tasks(all_tiles, [&](std::int64_t tile, int) { pack(rows_of_all_heads(tile)); });
     std::fill_n(workspace_.progress, units * key_tiles, 0);
     std::atomic<std::int64_t> pairs = 0;
     parallel_tasks(units * key_tiles, [&](std::int64_t task, int thread) {
-      const std::int64_t unit = task % units, its_tiles = sizes_.group() * sizes_.query_tiles();
-      for (std::int64_t i = 0; has_its_queries() && i < its_tiles; ++i) pack_tile(unit * its_tiles + i, thread);
+      const std::int64_t unit = task % units, sequence = unit / sizes_.kv_heads, head = unit % sizes_.kv_heads;
+      const auto own_rows = [&](std::int64_t tile) {
+        return query_rows(sequence, tile, head * sizes_.group(), sizes_.group());
+      };
+      for (std::int64_t tile = 0; has_its_queries() && tile < query_tiles; ++tile) pack(own_rows(tile));
       pairs += differentiate(unit, task / units, workspace_.states[static_cast<std::size_t>(thread)]);
-      for (std::int64_t i = 0; has_its_queries() && i < its_tiles; ++i) store_tile(unit * its_tiles + i, thread);
+      for (std::int64_t tile = 0; has_its_queries() && tile < query_tiles; ++tile) store_query_grad(own_rows(tile));
     });
-    if (!has_its_queries()) parallel_tasks(query_tiles, store_tile);
+    if (!has_its_queries())
+      parallel_tasks(all_tiles, [&](std::int64_t tile, int) { store_query_grad(rows_of_all_heads(tile)); });
     arguments_.counters->attended_pairs += pairs;
   }
 
  private:
-  /// Rows of one head of a query tile: where they begin in operands [rows, A*H], and in what is packed.
+  /// Rows of some heads of a query tile: the first one's place in operands [rows, A*H], and in what is packed.
   struct QueryRows {
-    std::int64_t count, head, first_row, packed;
+    std::int64_t count, heads, first_head, first_row, packed;
+    bool used;  ///< some key is attended
   };
-  QueryRows query_rows(std::int64_t tile) const {
-    const std::int64_t tiles = sizes_.query_tiles(), first = tile % tiles * kQueryTile, head = tile / tiles;
-    return {std::min(kQueryTile, sizes_.queries - first), head % sizes_.heads,
-            head / sizes_.heads * sizes_.queries + first, head * sizes_.queries + first};
+  QueryRows query_rows(std::int64_t sequence, std::int64_t tile, std::int64_t head, std::int64_t heads) const {
+    const std::int64_t first = tile * kQueryTile, count = std::min(kQueryTile, sizes_.queries - first);
+    return {count,
+            heads,
+            head,
+            sequence * sizes_.queries + first,
+            (sequence * sizes_.heads + head) * sizes_.queries + first,
+            op_.first() || any_has_queries(op_.blocks(), first, first + count)};
   }
   /// Whether no other task reads the queries that a task reads: then it packs them itself, where they stay in its
   /// cache.
   bool has_its_queries() const { return sizes_.key_tiles() == 1; }
   std::int64_t row_stride() const { return sizes_.heads * sizes_.head_dim; }
-  std::int64_t at(const QueryRows& rows) const { return rows.first_row * row_stride() + rows.head * sizes_.head_dim; }
+  std::int64_t at(const QueryRows& rows, std::int64_t row) const {
+    return (rows.first_row + row) * row_stride() + rows.first_head * sizes_.head_dim;
+  }
+  /// One row of some heads, packed.
+  TileOf<T> packed_row(T* operand, const QueryRows& rows, std::int64_t row) const {
+    return {operand + (rows.packed + row) * width_, sizes_.queries * width_};
+  }
 
+  /// Row by row, since the heads of a row lie together.
   void pack(const QueryRows& rows) {
-    const T *out = arguments_.inputs[4].as<T>() + at(rows), *dout = arguments_.inputs[6].as<T>() + at(rows);
+    if (!rows.used) return;
     const T unit = static_cast<T>(sizes_.scale() * kLog2E<double>);
-    kernels_.scale(rows.count, sizes_.head_dim, unit, {arguments_.inputs[0].as<T>() + at(rows), row_stride()},
-                   {workspace_.queries + rows.packed * width_, width_}, width_);
-    kernels_.scale(rows.count, sizes_.head_dim, T(1), {dout, row_stride()},
-                   {workspace_.output_grad + rows.packed * width_, width_}, width_);
+    const std::int64_t dim = sizes_.head_dim;
     for (std::int64_t i = 0; i < rows.count; ++i) {
-      T sum = 0;
+      const T *out = arguments_.inputs[4].as<T>() + at(rows, i), *dout = arguments_.inputs[6].as<T>() + at(rows, i);
+      const T* lse = arguments_.inputs[5].as<T>() + (rows.first_row + i) * sizes_.heads + rows.first_head;
+      kernels_.scale(rows.heads, dim, unit, {arguments_.inputs[0].as<T>() + at(rows, i), dim},
+                     packed_row(workspace_.queries, rows, i), width_);
+      kernels_.scale(rows.heads, dim, T(1), {dout, dim}, packed_row(workspace_.output_grad, rows, i), width_);
+      for (std::int64_t head = 0; head < rows.heads; ++head) {
+        const std::int64_t packed = rows.packed + i + head * sizes_.queries;
+        T sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t j = 0; j < sizes_.head_dim; ++j) sum += out[i * row_stride() + j] * dout[i * row_stride() + j];
-      workspace_.minus_delta[rows.packed + i] = -sum;
-      workspace_.minus_lse[rows.packed + i] =
-          -kLog2E<T> * arguments_.inputs[5].as<T>()[(rows.first_row + i) * sizes_.heads + rows.head];
+        for (std::int64_t j = head * dim; j < (head + 1) * dim; ++j) sum += out[j] * dout[j];
+        workspace_.minus_delta[packed] = -sum;
+        workspace_.minus_lse[packed] = -kLog2E<T> * lse[head];
+        std::fill_n(workspace_.query_grad + packed * width_, width_, T(0));
+      }
     }
-    std::fill_n(workspace_.query_grad + rows.packed * width_, rows.count * width_, T(0));
   }
 
   void store_query_grad(const QueryRows& rows) {
-    T* to = arguments_.outputs[0].as<T>() + at(rows);
-    const T* from = workspace_.query_grad + rows.packed * width_;
-    if (op_.first()) return kernels_.scale(rows.count, sizes_.head_dim, T(1), {from, width_}, {to, row_stride()}, 0);
+    if (!rows.used) return;
     for (std::int64_t i = 0; i < rows.count; ++i) {
+      T* to = arguments_.outputs[0].as<T>() + at(rows, i);
+      const TileOf<T> from = packed_row(workspace_.query_grad, rows, i);
+      if (op_.first()) {
+        kernels_.scale(rows.heads, sizes_.head_dim, T(1), {from.data, from.row_stride}, {to, sizes_.head_dim}, 0);
+        continue;
+      }
+      for (std::int64_t head = 0; head < rows.heads; ++head) {
 #pragma omp simd
-      for (std::int64_t j = 0; j < sizes_.head_dim; ++j) to[i * row_stride() + j] += from[i * width_ + j];
+        for (std::int64_t j = 0; j < sizes_.head_dim; ++j)
+          to[head * sizes_.head_dim + j] += from.data[head * from.row_stride + j];
+      }
     }
   }
 
@@ -239,6 +267,9 @@ class BackwardKernel {
   void load_keys(std::int64_t sequence, std::int64_t kv_head, std::int64_t tile, KeyState<T>& state) {
     const std::int64_t part = sizes_.kv_heads * sizes_.head_dim, first = tile * kKeyTile;
     const std::int64_t rows = std::min(kKeyTile, sizes_.keys - first);
+    std::fill_n(state.key_grad, rows * width_, T(0));
+    std::fill_n(state.value_grad, rows * width_, T(0));
+    if (!any_has_keys(op_.blocks(), first, first + rows)) return;
     const T* key =
         arguments_.inputs[1].as<T>() + (sequence * sizes_.keys + first) * 2 * part + kv_head * sizes_.head_dim;
     kernels_.scale(rows, sizes_.head_dim, static_cast<T>(sizes_.scale()), {key, 2 * part}, {state.keys, width_},
@@ -247,8 +278,6 @@ class BackwardKernel {
                        workspace_.columns);
     kernels_.transpose(rows, sizes_.head_dim, {key + part, 2 * part}, {state.values_transposed, workspace_.columns},
                        workspace_.columns);
-    std::fill_n(state.key_grad, rows * width_, T(0));
-    std::fill_n(state.value_grad, rows * width_, T(0));
   }
 
   /// dk is of queries in units of scores that are powers of 2.

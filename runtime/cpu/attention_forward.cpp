@@ -52,6 +52,10 @@ struct ForwardWorkspace {
   }
 };
 
+/// Positions whose keys a task packs: a vector of them, which is whole cache lines of the transposed keys.
+constexpr std::int64_t kPackedRows = padded_columns<float>(1);
+static_assert(kKeyTile % kPackedRows == 0);
+
 template <class T>
 class ForwardKernel {
  public:
@@ -66,10 +70,11 @@ class ForwardKernel {
   }
 
   void run() {
-    const std::int64_t key_tiles = sizes_.key_tiles(), heads = sizes_.sequences * sizes_.heads;
+    const std::int64_t panels = tiles_of(sizes_.keys, kPackedRows), heads = sizes_.sequences * sizes_.heads;
     if (!packs_its_own()) {
-      parallel_tasks(sizes_.sequences * sizes_.kv_heads * key_tiles,
-                     [&](std::int64_t task, int) { pack(task / key_tiles, task % key_tiles); });
+      parallel_tasks(sizes_.sequences * panels, [&](std::int64_t task, int) {
+        pack({task / panels, 0, sizes_.kv_heads}, task % panels * kPackedRows);
+      });
     }
     std::atomic<std::int64_t> pairs = 0;
     parallel_tasks(heads * sizes_.query_tiles(), [&](std::int64_t task, int thread) {
@@ -83,14 +88,30 @@ class ForwardKernel {
   /// Whether keys are read by one task, which then packs them where they stay in its cache.
   bool packs_its_own() const { return sizes_.key_tiles() * sizes_.query_tiles() * sizes_.group() == 1; }
 
-  void pack(std::int64_t kv_head, std::int64_t tile) {
-    const std::int64_t sequence = kv_head / sizes_.kv_heads, head = kv_head % sizes_.kv_heads;
-    const std::int64_t part = sizes_.kv_heads * sizes_.head_dim, first = tile * kKeyTile;
-    const std::int64_t rows = std::min(kKeyTile, sizes_.keys - first);
-    const T* key = arguments_.inputs[1].as<T>() + (sequence * sizes_.keys + first) * 2 * part + head * sizes_.head_dim;
-    kernels_.transpose(rows, sizes_.head_dim, {key, 2 * part}, workspace_.keys_of(kv_head, tile), workspace_.columns);
-    kernels_.scale(rows, sizes_.head_dim, T(1), {key + part, 2 * part}, workspace_.values_of(kv_head, tile),
-                   workspace_.width);
+  /// Of one sequence.
+  struct KeyHeads {
+    std::int64_t sequence, first, count;
+  };
+
+  /// The next kPackedRows positions from `first_row` on: all heads of a row lie together.
+  void pack(const KeyHeads& heads, std::int64_t first_row) {
+    const std::int64_t rows = std::min(kPackedRows, sizes_.keys - first_row), dim = sizes_.head_dim;
+    const std::int64_t part = sizes_.kv_heads * dim, tile = first_row / kKeyTile, row = first_row % kKeyTile;
+    if (!any_has_keys(op_.blocks(), tile * kKeyTile, (tile + 1) * kKeyTile)) return;
+    const std::int64_t padded = first_row + rows == sizes_.keys ? workspace_.columns - row : rows;
+    const std::int64_t first_head = heads.sequence * sizes_.kv_heads + heads.first;
+    const T* key =
+        arguments_.inputs[1].as<T>() + (heads.sequence * sizes_.keys + first_row) * 2 * part + heads.first * dim;
+    for (std::int64_t head = 0; head < heads.count; ++head) {
+      const TileOf<T> keys = workspace_.keys_of(first_head + head, tile);
+      kernels_.transpose(rows, dim, {key + head * dim, 2 * part}, {keys.data + row, keys.row_stride}, padded);
+    }
+    const TileOf<T> values = workspace_.values_of(first_head, tile);
+    const std::int64_t head_stride = workspace_.values_of(first_head + 1, tile).data - values.data;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      kernels_.scale(heads.count, dim, T(1), {key + i * 2 * part + part, dim},
+                     {values.data + (row + i) * values.row_stride, head_stride}, workspace_.width);
+    }
   }
 
   /// One query tile of one head, against all keys that it sees. Returns the pairs visited.
@@ -99,7 +120,10 @@ class ForwardKernel {
     const std::int64_t kv_head = sequence * sizes_.kv_heads + head / sizes_.group();
     const AttentionDropout dropout(op_.composite(), arguments_.inputs[2], arguments_.inputs[3],
                                    sequence * sizes_.queries);
-    if (packs_its_own()) pack(kv_head, 0);
+    const std::int64_t first = query_tile * kQueryTile;
+    if (!op_.first() && !any_has_queries(op_.blocks(), first, first + kQueryTile)) return 0;
+    for (std::int64_t row = 0; packs_its_own() && row < sizes_.keys; row += kPackedRows)
+      pack({sequence, head / sizes_.group(), 1}, row);
     load(sequence, head, query_tile, state);
     std::int64_t pairs = 0;
     for (const AttentionBlock& block : op_.blocks()) {

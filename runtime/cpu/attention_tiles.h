@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "runtime/core/tensor.h"
 #include "runtime/cpu/keep_mask.h"
@@ -95,6 +96,16 @@ inline std::optional<TileCut> cut_tile(const AttentionBlock& block, std::int64_t
   cut.query_begin = cut.first_query(cut.key_begin);
   if (cut.query_begin >= cut.query_end || cut.key_begin >= cut.key_end) return std::nullopt;
   return cut;
+}
+
+/// Whether any of the blocks has queries, or keys, of [begin, end).
+inline bool any_has_queries(const std::vector<AttentionBlock>& blocks, std::int64_t begin, std::int64_t end) {
+  return std::any_of(blocks.begin(), blocks.end(),
+                     [=](const AttentionBlock& block) { return block.query_begin < end && begin < block.query_end; });
+}
+inline bool any_has_keys(const std::vector<AttentionBlock>& blocks, std::int64_t begin, std::int64_t end) {
+  return std::any_of(blocks.begin(), blocks.end(),
+                     [=](const AttentionBlock& block) { return block.key_begin < end && begin < block.key_end; });
 }
 
 /// Dropout of one sequence's probabilities.

@@ -151,11 +151,23 @@ class TileKernelsOf {
     }
   }
 
+  /// Rows of tiles often lie far apart in memory, where processors do not foresee them.
+  static constexpr std::int64_t kRowsAhead = 12;
+  template <int Write>
+  static void prefetch_row(const T* row, std::int64_t columns) {
+    constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+    for (std::int64_t j = 0; j < columns; j += kLine) __builtin_prefetch(row + j, Write);
+  }
+
   static void scale(std::int64_t rows, std::int64_t columns, T factor, TileOf<const T> from, TileOf<T> to,
                     std::int64_t padded_columns) {
     for (std::int64_t i = 0; i < rows; ++i) {
       const T* source = from.data + i * from.row_stride;
       T* target = to.data + i * to.row_stride;
+      if (i + kRowsAhead < rows) {
+        prefetch_row<0>(source + kRowsAhead * from.row_stride, columns);
+        prefetch_row<1>(target + kRowsAhead * to.row_stride, columns);
+      }
       std::int64_t j = 0;
       for (; j + kLanes <= columns; j += kLanes) store(target + j, load(source + j) * factor);
       for (; j < columns; ++j) target[j] = source[j] * factor;
