@@ -160,6 +160,12 @@ class RealNccl final : public NcclLibrary {
 
 }  // namespace
 
+std::string nccl_version() {
+  int version = 0;
+  check(ncclGetVersion(&version), "the library's version");
+  return fmt::format("{}.{}.{}", version / 10000, version % 10000 / 100, version % 100);
+}
+
 std::unique_ptr<NcclLibrary> nccl_library(int ordinal) { return std::make_unique<RealNccl>(ordinal); }
 
 }  // namespace annulus

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "runtime/core/communicator.h"
 
@@ -59,6 +60,9 @@ class NcclLibrary {
   virtual bool passed(Mark& mark) = 0;
   virtual void release(Mark& mark) = 0;
 };
+
+/// Of the NCCL that this build runs with, as in `2.28.3`. In builds with CUDA.
+std::string nccl_version();
 
 /// NCCL itself, for GPU `ordinal` of this process. In builds with CUDA.
 std::unique_ptr<NcclLibrary> nccl_library(int ordinal);

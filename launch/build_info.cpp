@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "collectives/mpi_runtime.h"
+#include "launch/cuda_rank_device.h"
 
 namespace annulus {
 
@@ -15,7 +16,7 @@ extern const char* const kCommit;
 
 std::vector<std::pair<std::string, std::string>> build_info() {
   const dnnl_version_t* dnnl = dnnl_version();
-  return {
+  std::vector<std::pair<std::string, std::string>> info = {
       {"annulus", ANNULUS_VERSION},
       {"commit", kCommit},
       {"compiler", ANNULUS_COMPILER},
@@ -27,6 +28,9 @@ std::vector<std::pair<std::string, std::string>> build_info() {
        fmt::format("{}.{}.{}", NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH)},
       {"CLI11", CLI11_VERSION},
   };
+  const auto gpu_libraries = gpu_library_versions();
+  info.insert(info.end(), gpu_libraries.begin(), gpu_libraries.end());
+  return info;
 }
 
 }  // namespace annulus

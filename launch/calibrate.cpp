@@ -3,9 +3,7 @@
 #include <filesystem>
 
 #include "launch/command.h"
-#include "launch/process.h"
-#include "runtime/cpu/device.h"
-#include "runtime/execute/calibration.h"
+#include "launch/rank_device.h"
 
 namespace annulus {
 namespace {
@@ -16,6 +14,8 @@ struct Options {
   std::string progress = "thread";
   bool quick = false;
   bool replace = false;
+  std::string device = "cpu", communication = "nccl";
+  bool share_gpu = false;
 };
 
 Options parse(Arguments arguments) {
@@ -27,17 +27,36 @@ Options parse(Arguments arguments) {
   line.option("--output", options.output, "The profile to write. Default: profile.json");
   line.option("--threads", options.threads, "Threads of a rank. 0: the host's cores, shared evenly by its ranks");
   line.option("--progress", options.progress, "What moves transfers on: thread or poll, as communication.progress");
+  line.option("--device", options.device, "What computes: cpu or cuda, as device.kind");
+  line.option("--communication", options.communication, "GPUs: nccl or staged, as device.communication");
+  line.flag("--share-gpu", options.share_gpu, "GPUs: as device.share_gpu, to test with");
   line.flag("--quick", options.quick, "Measure only what a first run without a profile measures, in seconds");
   line.flag("--replace", options.replace, "Replace a profile that is there already");
   line.parse(arguments);
   if (options.threads < 0)
     throw ConfigError(fmt::format("--threads={} is out of range; it must be at least 0", options.threads));
-  if (options.progress != "thread" && options.progress != "poll")
-    throw ConfigError(fmt::format("--progress={} is not known; use thread or poll", options.progress));
+  const auto check = [](const char* option, const std::string& value, const char* one, const char* other) {
+    if (value != one && value != other)
+      throw ConfigError(fmt::format("{}={} is not known; use {} or {}", option, value, one, other));
+  };
+  check("--progress", options.progress, "thread", "poll");
+  check("--device", options.device, "cpu", "cuda");
+  check("--communication", options.communication, "nccl", "staged");
   if (!options.replace && std::filesystem::exists(options.output)) {
     throw ConfigError(fmt::format("{} is there already; give --replace, or another --output", options.output));
   }
   return options;
+}
+
+/// The configuration of a run as the one that is measured.
+RunConfig config_of(const Options& options) {
+  RunConfig config;
+  config.device.kind = options.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
+  config.device.threads = options.threads;
+  config.device.communication = options.communication == "staged" ? GpuCommunication::staged : GpuCommunication::nccl;
+  config.device.share_gpu = options.share_gpu;
+  config.communication.progress = options.progress == "poll" ? Progress::poll : Progress::thread;
+  return config;
 }
 
 /// A number and the prefix of its unit, as in `1.2 M`.
@@ -87,15 +106,10 @@ void print(const HardwareProfile& profile) {
 int run_calibrate(Process& process, Arguments arguments) {
   Options options;
   process.agree([&] { options = parse(arguments); });
-  const int threads = process.claim_cores(options.threads);
-  CpuDevice device(threads);
+  const std::unique_ptr<RankDevice> device = make_rank_device(process, config_of(options));
   const double begin = now_seconds();
-  HardwareProfile profile = calibrate(device, process.world(),
-                                      {.mode = options.quick ? CalibrationMode::quick : CalibrationMode::full,
-                                       .threads = threads,
-                                       .progress = options.progress == "poll" ? Progress::poll : Progress::thread,
-                                       .shared_memory = process.shared_memory()});
-  profile.host = process.hosts().front();
+  const HardwareProfile profile =
+      measured_profile(process, *device, options.quick ? CalibrationMode::quick : CalibrationMode::full);
   process.agree([&] {
     if (process.is_first()) save_hardware_profile(profile, options.output);
   });

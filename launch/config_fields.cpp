@@ -158,9 +158,23 @@ ConfigSection output_section() {
 ConfigSection device_section() {
   SectionDeclaration device(
       "device", "What computes.", [](auto& config) -> auto& { return config.device; });
-  device.choice<DeviceKind>("kind", &DeviceConfig::kind, {{"cpu", DeviceKind::cpu}}, {"", "The device of every rank."});
-  device.field("threads", &DeviceConfig::threads, {.minimum = 0, .maximum = 4096},
+  using C = DeviceConfig;
+  device.choice<DeviceKind>("kind", &C::kind, {{"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}},
+                            {"", "The device of every rank: its processors, or one GPU ([how](cuda.md))."});
+  device.field("threads", &C::threads, {.minimum = 0, .maximum = 4096},
                {"threads", "Threads of a rank. 0: the host's cores, shared evenly by its ranks."});
+  device.choice<FloatProducts>("float_products", &C::float_products,
+                               {{"exact", FloatProducts::exact}, {"tf32", FloatProducts::tf32}},
+                               {"", "GPUs: f32 products in f32, or with operands rounded to TF32."});
+  device.field("deterministic", &C::deterministic, kAny,
+               {"",
+                "GPUs: only algorithms that add in a fixed order, so that a run gives the same bits again on the same "
+                "machine, mesh and libraries. On CPUs that is always so."});
+  device.choice<GpuCommunication>("communication", &C::communication,
+                                  {{"nccl", GpuCommunication::nccl}, {"staged", GpuCommunication::staged}},
+                                  {"", "GPUs: collectives by NCCL, or, to test, through the hosts' memory and MPI."});
+  device.field("share_gpu", &C::share_gpu, kAny,
+               {"", "GPUs: more than one rank may have the same one. To test with; slow, and NCCL may hang."});
   return device.section();
 }
 

@@ -153,6 +153,17 @@ std::string vocabulary_is_known(const RunConfig& c, std::int64_t) {
   return "model.vocabulary=0 is taken from the token file, and data.file names none; give one of the two";
 }
 
+std::string settings_of_gpus(const RunConfig& c, std::int64_t) {
+  const DeviceConfig& d = c.device;
+  if (d.kind == DeviceKind::cuda) return "";
+  const char* setting = d.float_products == FloatProducts::tf32       ? "device.float_products=tf32"
+                        : d.communication == GpuCommunication::staged ? "device.communication=staged"
+                        : d.share_gpu                                 ? "device.share_gpu=true"
+                                                                      : nullptr;
+  if (setting == nullptr) return "";
+  return fmt::format("{} is for GPUs, and device.kind=cpu; leave it out, or set device.kind=cuda", setting);
+}
+
 struct Rule {
   std::vector<std::string_view> reads;
   std::string (*problem)(const RunConfig&, std::int64_t ranks);
@@ -176,6 +187,7 @@ const std::vector<Rule>& rules() {
       {{"optimizer.warmup_steps", "optimizer.decay_steps", "optimizer.schedule", "training.steps"}, warmup_in_run},
       {{"training.evaluate_every", "data.validation_file", "data.validation_fraction"}, evaluation_has_data},
       {{"model.vocabulary", "data.file"}, vocabulary_is_known},
+      {{"device.kind", "device.float_products", "device.communication", "device.share_gpu"}, settings_of_gpus},
   };
   return table;
 }

@@ -6,9 +6,9 @@
 #include "launch/command.h"
 #include "launch/data_source.h"
 #include "launch/evaluation.h"
+#include "launch/rank_device.h"
 #include "launch/rank_setup.h"
 #include "model/huggingface.h"
-#include "runtime/cpu/device.h"
 
 namespace annulus {
 namespace {
@@ -58,11 +58,12 @@ int run_evaluate(Process& process, Arguments arguments) {
 
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
   process.set_place(coordinates(mesh));
-  CpuDevice device(process.claim_cores(config.device.threads));
+  const std::unique_ptr<RankDevice> device = make_rank_device(process, config);
   WatchedOps watched(process);
-  Groups groups(process.world(), mesh);
-  Evaluator evaluator(mesh, step_options_of(config), device, groups.lookup(),
-                      executor_options_of(config, process, watched));
+  Groups groups(device->world(), mesh);
+  ExecutorOptions executor_options = device->executor_options();
+  executor_options.monitor = &watched;
+  Evaluator evaluator(mesh, step_options_of(config), device->device(), groups.lookup(), executor_options);
   check_same_collectives(process, evaluator.step().program);
   load_huggingface(*weights, config.model, evaluator.step().parameters, evaluator.executor());
 

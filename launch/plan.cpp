@@ -5,11 +5,13 @@
 #include <regex>
 
 #include "launch/command.h"
+#include "launch/memory.h"
 #include "launch/rank_setup.h"
 #include "model/analytic/flops.h"
 #include "model/analytic/of_step.h"
 #include "model/counts.h"
 #include "runtime/cpu/device.h"
+#include "runtime/cuda/planned_workspace.h"
 #include "runtime/program/dump.h"
 #include "runtime/simulate/prediction.h"
 
@@ -23,6 +25,7 @@ struct Options {
   std::vector<std::string> overrides;
   std::int64_t ranks = kRanksOfMesh, rank = 0;
   bool dump = false;
+  std::string device_memory;
 };
 
 Options parse(Arguments arguments) {
@@ -35,26 +38,45 @@ Options parse(Arguments arguments) {
   line.option("--ranks", options.ranks,
               "Ranks of the job. 0: those of the mesh, with one replica where parallel.dp is open");
   line.option("--rank", options.rank, "The rank to tell of");
+  line.option("--device-memory", options.device_memory,
+              "Says whether the step fits a GPU with so much memory, as in 80GiB");
   line.flag("--dump", options.dump, "Print the step's program, an op a line, instead");
   line.parse(arguments);
   return options;
 }
 
-void print_memory(const Program& program, const MemoryPlan& plan) {
-  std::map<std::string, std::int64_t> persistent;
-  for (const Value& value : program.values()) {
-    const char* role = value.role == Role::parameter ? "weights"
-                       : value.role == Role::state   ? "gradients and optimizer"
-                       : value.role == Role::input   ? "inputs"
-                                                     : nullptr;
-    if (role != nullptr) persistent[role] += value.type.bytes();
-  }
-  fmt::print("memory of the rank: {:.2f} MB in one arena\n", static_cast<double>(plan.arena_bytes) / kMega);
-  for (const auto& [role, bytes] : persistent)
-    fmt::print("  {:<28} {:>14.2f} MB\n", role, static_cast<double>(bytes) / kMega);
-  fmt::print("  {:<28} {:>14.2f} MB (largest at one time)\n", "activations",
-             static_cast<double>(plan.activation_bytes) / kMega);
-  fmt::print("  {:<28} {:>14.2f} MB\n", "workspace", static_cast<double>(plan.workspace_bytes) / kMega);
+void print_memory(const RunConfig& config, const Options& options, const MemoryNeed& need) {
+  fmt::print("memory of the rank: {:.2f} MB in one arena\n{}", static_cast<double>(need.arena_bytes) / kMega,
+             need.table);
+  if (config.device.kind == DeviceKind::cuda)
+    fmt::print("  (workspace of products: the most that is allowed them; a run asks the library)\n");
+  fmt::print("beside the arena, on the host: {:.2f} MB while weights are read or written\n",
+             static_cast<double>(need.host_bytes) / kMega);
+  if (options.device_memory.empty()) return;
+  const std::int64_t reserve =
+      std::max(kLeastReserveBytes,
+               config.log.profile.empty() ? 0 : load_hardware_profile(config.log.profile).device_reserve_bytes);
+  const std::int64_t total = parse_bytes(options.device_memory, "--device-memory");
+  const GpuRoom room{.gpu = "a GPU with " + options.device_memory,
+                     .need_bytes = need.arena_bytes,
+                     .free_bytes = total,
+                     .total_bytes = total,
+                     .reserve_bytes = reserve};
+  if (const std::string problem = memory_problem(room, need.table); !problem.empty()) throw ConfigError(problem);
+  fmt::print(
+      "beside the arena, on the GPU: {:.2f} MB in reserve for its context, NCCL and kernels; of {} {:.2f} MB "
+      "remain\n",
+      static_cast<double>(reserve) / kMega, options.device_memory,
+      static_cast<double>(total - reserve - need.arena_bytes) / kMega);
+}
+
+/// Bytes of scratch as the device of the configuration wants them, which need not be here.
+WorkspaceQuery workspace_of(const RunConfig& config) {
+  if (config.device.kind == DeviceKind::cuda) return planned_workspace_bytes;
+  return [device = std::make_shared<CpuDevice>(1)](const OpDefinition& definition, OpDefinition::Types inputs,
+                                                   OpDefinition::Types outputs) {
+    return device->workspace_bytes(definition, inputs, outputs);
+  };
 }
 
 /// Who holds the activations when there are most of them; layers are taken together.
@@ -133,18 +155,12 @@ int run_plan(Arguments arguments) {
     fmt::print("{}", dump(step.program));
     return 0;
   }
-  CpuDevice device(1);
-  const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
-    return device.workspace_bytes(definition, inputs, outputs);
-  };
   const Symbols symbols = symbols_of(mesh, step_options);
   fmt::print("rank {} of {} ({}): {} ops, {} micro-batches of {} sequences of {} tokens\n", options.rank,
              config.ranks(), coordinates(mesh), step.program.op_count(), step_options.micro_batches,
              step_options.micro_sequences, step_options.sequence_length);
-  const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace);
-  print_memory(step.program, plan);
-  fmt::print("beside the arena, on the host: {:.2f} MB while weights are read or written\n",
-             static_cast<double>(memory_need_of(step, plan).host_bytes) / kMega);
+  const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace_of(config));
+  print_memory(config, options, memory_need_of(step, plan));
   print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);

@@ -2,18 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdio>
 
-#include "runtime/core/host_memory.h"
 #include "runtime/training/token_file.h"
 
 namespace annulus {
 namespace {
 
 constexpr double kTimesExpected = 100;  // an op that takes so many times its predicted seconds counts as hanging
-
-constexpr double gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
 std::int64_t vocabulary_of(const DataConfig& data) {
   const std::int64_t vocabulary = TokenFile(data.file).info().vocabulary_size;
@@ -72,34 +68,6 @@ void check_same_collectives(Process& process, const Program& program) {
   }
 }
 
-MemoryNeed memory_need_of(const TrainStep& step, const MemoryPlan& plan) {
-  MemoryNeed need{plan.arena_bytes, 0};
-  for (const Parameter& parameter : step.parameters) {
-    const std::int64_t elements =
-        std::max(parameter.shape.elements(), step.program.type(parameter.value).shape.elements());
-    need.host_bytes = std::max(need.host_bytes, 2 * elements * static_cast<std::int64_t>(sizeof(double)));
-  }
-  return need;
-}
-
-void check_memory(Process& process, const MemoryNeed& need) {
-  const std::vector<std::int64_t> all = process.gather(need.arena_bytes + need.host_bytes);
-  std::int64_t together = 0;
-  for (int rank = 0; rank < process.size(); ++rank) {
-    const auto at = static_cast<std::size_t>(rank);
-    if (process.hosts()[at] == process.hosts()[static_cast<std::size_t>(process.rank())]) together += all[at];
-  }
-  process.agree([&] {
-    const std::int64_t available = available_memory_bytes();
-    if (together <= available) return;
-    throw ConfigError(fmt::format(
-        "the step needs {:.2f} GiB of {}, of which {:.2f} GiB are available ({} ranks there, {:.2f} GiB each); "
-        "lower batch.micro_sequences or batch.sequence_length, or use more hosts with a larger tp or cp",
-        gib(together), process.hosts()[static_cast<std::size_t>(process.rank())], gib(available), process.local_size(),
-        gib(need.arena_bytes + need.host_bytes)));
-  });
-}
-
 WatchedOps::WatchedOps(Process& process)
     : watchdog_(process.rank(), process.size(), exchange_over(process.world()), [&process](const std::string& message) {
         fmt::print(stderr, "{} {}\n", process.name(), message);
@@ -113,13 +81,5 @@ void WatchedOps::begin(std::uint64_t sequence, const char* what, double expected
 }
 
 void WatchedOps::end() { watchdog_.end(); }
-
-ExecutorOptions executor_options_of(const RunConfig& config, Process& process, WatchedOps& watched) {
-  ExecutorOptions options;
-  options.progress = config.communication.progress;
-  options.monitor = &watched;
-  options.shared_memory = process.shared_memory();
-  return options;
-}
 
 }  // namespace annulus

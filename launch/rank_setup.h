@@ -26,15 +26,6 @@ StepOptions step_options_of(const RunConfig& config);
 /// Throws InternalError unless all ranks have recorded the same sequence of collectives.
 void check_same_collectives(Process& process, const Program& program);
 
-/// What a step needs of this rank's memory.
-struct MemoryNeed {
-  std::int64_t arena_bytes = 0;
-  std::int64_t host_bytes = 0;  ///< beside the arena: a whole parameter on its way from or to a file
-};
-MemoryNeed memory_need_of(const TrainStep& step, const MemoryPlan& plan);
-/// Throws AgreedConfigError where the ranks of a host together need more than it has available. Collective.
-void check_memory(Process& process, const MemoryNeed& need);
-
 /// Tells the watchdog which op a rank is in, with a deadline that follows from its predicted time.
 class WatchedOps final : public OpMonitor {
  public:
@@ -46,8 +37,5 @@ class WatchedOps final : public OpMonitor {
  private:
   Watchdog watchdog_;
 };
-
-/// How this rank's programs run: as configured, watched, in memory that the ranks of a host share.
-ExecutorOptions executor_options_of(const RunConfig& config, Process& process, WatchedOps& watched);
 
 }  // namespace annulus

@@ -11,12 +11,19 @@
 #include "parallel/layout.h"
 #include "parallel/sharded_optimizer.h"
 #include "runtime/core/dtype.h"
+#include "runtime/cuda/device.h"
 #include "runtime/execute/lanes.h"
 #include "runtime/training/schedule.h"
 
 namespace annulus {
 
-enum class DeviceKind : std::uint8_t { cpu };
+enum class DeviceKind : std::uint8_t { cpu, cuda };
+
+/// How buffers in the memory of GPUs travel.
+enum class GpuCommunication : std::uint8_t {
+  nccl,
+  staged,  ///< through the host's memory and MPI
+};
 
 // The settings of a run, as its configuration file groups them. What each means, its unit and its limits stand once, in
 // launch/config_fields.cpp, which parses, checks and documents them (docs/configuration.md).
@@ -58,6 +65,10 @@ struct OutputConfig {
 struct DeviceConfig {
   DeviceKind kind = DeviceKind::cpu;
   std::int64_t threads = 0;
+  FloatProducts float_products = FloatProducts::exact;
+  bool deterministic = false;
+  GpuCommunication communication = GpuCommunication::nccl;
+  bool share_gpu = false;
 };
 
 struct CommunicationConfig {

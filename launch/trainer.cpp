@@ -12,7 +12,6 @@
 #include "model/huggingface.h"
 #include "runtime/core/host_memory.h"
 #include "runtime/core/random.h"
-#include "runtime/execute/calibration.h"
 
 namespace annulus {
 namespace {
@@ -38,9 +37,9 @@ Trainer::Trainer(Process& process, RunConfig config)
       config_(std::move(config)),
       mesh_(make_mesh(mesh_shape_of(config_), process.rank())),
       options_(step_options_of(config_)),
-      threads_(process.claim_cores(config_.device.threads)),
-      device_(threads_),
-      groups_(process.world(), mesh_),
+      device_(make_rank_device(process, config_)),
+      groups_(device_->world(), mesh_),
+      host_groups_(process.world(), mesh_),
       clock_(align_clock(process.world())) {
   process_.set_place(coordinates(mesh_));
   open_inputs();
@@ -82,7 +81,7 @@ void Trainer::choose_profile() {
   } else {
     measure_profile();
   }
-  process_.world().choose_transports(
+  device_->world().choose_transports(
       [profile = profile_](CollectiveKind kind, int ranks, int hosts, std::int64_t bytes) {
         return profile.transport_between_hosts(kind, ranks, hosts, static_cast<double>(bytes));
       });
@@ -90,19 +89,14 @@ void Trainer::choose_profile() {
 
 void Trainer::measure_profile() {
   const double begin = now_seconds();
-  CpuDevice device(threads_);
-  profile_ = calibrate(device, process_.world(),
-                       {.mode = CalibrationMode::quick,
-                        .threads = threads_,
-                        .progress = config_.communication.progress,
-                        .shared_memory = process_.shared_memory()});
+  profile_ = measured_profile(process_, *device_, CalibrationMode::quick);
   say(fmt::format("no log.profile: a short one was measured in {:.1f} s (annulus calibrate makes a better one)",
                   now_seconds() - begin));
 }
 
 TrainStep Trainer::plan() {
   const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
-    return device_.workspace_bytes(definition, inputs, outputs);
+    return device_->device().workspace_bytes(definition, inputs, outputs);
   };
   TrainStep step = record_train_step(mesh_, options_);
   check_same_collectives(process_, step.program);
@@ -117,9 +111,9 @@ TrainStep Trainer::plan() {
     const EvaluateStep evaluate = record_evaluate_step(mesh_, options_);
     need.arena_bytes += plan_memory(evaluate.program, make_schedule(evaluate.program), workspace).arena_bytes;
   }
-  check_memory(process_, need);
+  device_->check_memory(need, profile_.device_reserve_bytes);
   say(fmt::format("mesh tp {} x cp {} x dp {}, {} threads a rank; arena {:.1f} MiB a rank; peak: {} ({:.0f} GFLOP/s)",
-                  config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, threads_,
+                  config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, device_->threads(),
                   static_cast<double>(training_bytes) / (1 << 20), profile_.peak_name,
                   profile_.peak_flops_per_second / 1e9));
   return step;
@@ -127,12 +121,14 @@ TrainStep Trainer::plan() {
 
 void Trainer::prepare(TrainStep step) {
   watched_ = std::make_unique<WatchedOps>(process_);  // behind the last check: its ranks leave with a goodbye
-  const ExecutorOptions executor_options = executor_options_of(config_, process_, *watched_);
-  runner_ = std::make_unique<StepRunner>(std::move(step), options_, device_, groups_.lookup(), executor_options);
+  ExecutorOptions executor_options = device_->executor_options();
+  executor_options.monitor = watched_.get();
+  runner_ =
+      std::make_unique<StepRunner>(std::move(step), options_, device_->device(), groups_.lookup(), executor_options);
   if (config_.training.evaluate_every > 0) {
-    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_, groups_.lookup(), executor_options);
+    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_->device(), groups_.lookup(), executor_options);
   }
-  if (process_.local_size() > 1 && !runner_->executor().shares_arena())
+  if (executor_options.shared_memory && process_.local_size() > 1 && !runner_->executor().shares_arena())
     say("the ranks of a host share no memory for their arenas (it was refused): transfers between them are copied");
   runner_->initialize();
   if (initial_) load_huggingface(*initial_, config_.model, runner_->step().parameters, runner_->executor());
@@ -163,8 +159,8 @@ void Trainer::describe_run() const {
   nlohmann::ordered_json run;
   for (const auto& [name, version] : build_info()) run["versions"][name] = version;
   run["hosts"] = process_.hosts();
-  run["device"] = device_.description();
-  run["threads_per_rank"] = threads_;
+  run["device"] = device_->device().description();
+  run["threads_per_rank"] = device_->threads();
   run["data"] = nlohmann::ordered_json::parse(data_->describe());
   write_file_atomically(folder_->file("run.json"), run.dump(2) + "\n");
 }
@@ -191,7 +187,7 @@ StepReport Trainer::take_step(std::int64_t step) {
   const Overlap overlap = step % kProbeEvery == kFirstProbe ? Overlap::off : Overlap::on;
   const StepTrace& trace = runner_->run(step, hyper, data_->training(step - 1), overlap);
   const Executor& executor = runner_->executor();
-  const std::vector<double> last = last_arrivals(trace, executor.schedule(), groups_.lookup(), clock_.seconds);
+  const std::vector<double> last = last_arrivals(trace, executor.schedule(), host_groups().lookup(), clock_.seconds);
   report.summary = runner_->summary();
 
   struct Mine {

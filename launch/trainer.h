@@ -6,10 +6,10 @@
 #include "collectives/clock.h"
 #include "launch/data_source.h"
 #include "launch/evaluation.h"
+#include "launch/rank_device.h"
 #include "launch/rank_setup.h"
 #include "launch/run_folder.h"
 #include "launch/step_report.h"
-#include "runtime/cpu/device.h"
 #include "runtime/training/safetensors.h"
 
 namespace annulus {
@@ -40,6 +40,8 @@ class Trainer {
   void evaluate(std::int64_t step);
   void export_weights(std::int64_t step);
   void finish(std::int64_t steps_done);
+  /// Of buffers in the hosts' memory.
+  Groups& host_groups() { return &device_->world() == &process_.world() ? groups_ : host_groups_; }
   /// Prints on the first rank.
   void say(const std::string& line) const;
 
@@ -47,9 +49,9 @@ class Trainer {
   RunConfig config_;
   MeshAxes mesh_;
   StepOptions options_;
-  int threads_;
-  CpuDevice device_;
-  Groups groups_;
+  std::unique_ptr<RankDevice> device_;
+  Groups groups_;       ///< over the devices' memory: what programs call
+  Groups host_groups_;  ///< over the hosts', where that is another
   ClockOffset clock_;
   HardwareProfile profile_;
   std::unique_ptr<DataSource> data_;

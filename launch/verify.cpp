@@ -7,10 +7,10 @@
 #include <numeric>
 
 #include "launch/command.h"
+#include "launch/rank_device.h"
 #include "launch/rank_setup.h"
 #include "model/analytic/of_step.h"
 #include "model/counts.h"
-#include "runtime/cpu/device.h"
 
 namespace annulus {
 namespace {
@@ -93,18 +93,19 @@ int run_verify(Process& process, Arguments arguments) {
 
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
   process.set_place(coordinates(mesh));
-  CpuDevice device(process.claim_cores(config.device.threads));
+  const std::unique_ptr<RankDevice> device = make_rank_device(process, config);
   WatchedOps watched(process);
-  Groups groups(process.world(), mesh);
-  StepRunner runner(mesh, step_options, Tail::gradients, device, groups.lookup(),
-                    executor_options_of(config, process, watched));
+  Groups groups(device->world(), mesh);
+  ExecutorOptions executor_options = device->executor_options();
+  executor_options.monitor = &watched;
+  StepRunner runner(mesh, step_options, Tail::gradients, device->device(), groups.lookup(), executor_options);
   check_same_collectives(process, runner.step().program);
 
   const SequenceReader read = random_sequences(step_options.seed, step_options.model.vocabulary);
   ReferenceStep reference;
   if (process.is_first()) {
-    reference = take_reference_step(one_rank_options(step_options, static_cast<int>(config.parallel.dp)), device,
-                                    kStepNumber, read);
+    reference = take_reference_step(one_rank_options(step_options, static_cast<int>(config.parallel.dp)),
+                                    device->device(), kStepNumber, read);
   }
   share(process, reference, runner.step());
 

@@ -6,13 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "runtime/cuda/determinism.h"
 #include "runtime/ops/attention.h"
 
 namespace annulus {
 
 enum class AttentionDirection : std::uint8_t { forward, backward };
-
-enum class Determinism : std::uint8_t { any, bitwise };
 
 /// What a device is asked to do for one attention step, forward or backward.
 struct AttentionTask {

@@ -1,10 +1,14 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "runtime/cuda/determinism.h"
 #include "runtime/execute/device.h"
 
 namespace annulus {
@@ -18,8 +22,16 @@ enum class FloatProducts : std::uint8_t {
 struct CudaOptions {
   int ordinal = 0;  ///< of the GPU, among those that the process sees
   FloatProducts float_products = FloatProducts::exact;
+  Determinism determinism = Determinism::any;
   /// Told what a user may want to know of how ops are carried out, each thing once.
   std::function<void(const std::string&)> tell = {};
+};
+
+/// Of a GPU, in bytes.
+struct CudaMemory {
+  std::int64_t free = 0;  ///< for anybody
+  std::int64_t total = 0;
+  std::int64_t allocated = 0;  ///< by this device's `allocate`
 };
 
 /// One GPU. Ops are carried out in order on one stream, and each is complete when `run` returns, so that the executor's
@@ -33,6 +45,7 @@ class CudaDevice final : public Device {
   CudaDevice& operator=(const CudaDevice&) = delete;
 
   std::string description() const override;
+  CudaMemory memory() const;
   /// Zeroed. Throws DeviceError that tells what is free where there is too little.
   std::byte* allocate(std::int64_t bytes) override;
   void copy_to_device(std::byte* to, const void* from, std::int64_t bytes) override;
@@ -47,7 +60,17 @@ class CudaDevice final : public Device {
   std::unique_ptr<State> state_;
 };
 
-/// GPUs that this process sees. Throws DeviceError where there is none, or none that this build can use.
-int cuda_device_count();
+/// A GPU as the driver names it.
+struct CudaGpu {
+  using Id = std::array<std::uint8_t, 16>;
+  Id id{};  ///< unlike that of any other GPU, or part of one
+  std::string name;
+};
+
+/// GPUs that this process sees, by ordinal. Throws DeviceError where there is none, or no driver new enough.
+std::vector<CudaGpu> cuda_gpus();
+
+/// Versions of the libraries that this build runs with, by name.
+std::vector<std::pair<std::string, std::string>> cuda_versions();
 
 }  // namespace annulus

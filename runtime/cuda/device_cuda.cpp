@@ -32,6 +32,12 @@ CudaMachine query_machine() {
   return machine;
 }
 
+cudaDeviceProp properties_of(int ordinal) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), fmt::format("GPU {}", ordinal));
+  return properties;
+}
+
 /// A range on the profiler's time line.
 class ProfilerRange {
  public:
@@ -49,12 +55,13 @@ struct CudaDevice::State {
   cudaStream_t stream = nullptr;
   std::byte* staging = nullptr;  // pinned
   std::vector<std::byte*> regions;
+  std::int64_t allocated_bytes = 0;
   std::unique_ptr<CudaProducts> products;
   std::unique_ptr<CudaAttention> attention;
 
   explicit State(const CudaOptions& options) : ordinal(options.ordinal) {
     if (const auto missing = missing_device(query_machine(), ordinal)) throw DeviceError(*missing);
-    check(cudaGetDeviceProperties(&properties, ordinal), fmt::format("GPU {}", ordinal));
+    properties = properties_of(ordinal);
     const int capability = properties.major * 10 + properties.minor;
     if (const auto unusable = unusable_device(properties.name, capability)) throw DeviceError(*unusable);
     select();
@@ -63,7 +70,7 @@ struct CudaDevice::State {
     check(cudaMallocHost(&pinned, kStagingBytes), "pinned memory of the host");
     staging = static_cast<std::byte*>(pinned);
     products = std::make_unique<CudaProducts>(options.float_products);
-    attention = std::make_unique<CudaAttention>(CudnnOptions{}, options.tell);
+    attention = std::make_unique<CudaAttention>(CudnnOptions{.determinism = options.determinism}, options.tell);
   }
   ~State() {
     attention.reset();
@@ -89,20 +96,23 @@ std::string CudaDevice::description() const {
                      static_cast<double>(properties.totalGlobalMem) / (1 << 30));
 }
 
-std::byte* CudaDevice::allocate(std::int64_t bytes) {
+CudaMemory CudaDevice::memory() const {
   state_->select();
   std::size_t free_bytes = 0, total_bytes = 0;
   check(cudaMemGetInfo(&free_bytes, &total_bytes), "the GPU's memory");
+  return {static_cast<std::int64_t>(free_bytes), static_cast<std::int64_t>(total_bytes), state_->allocated_bytes};
+}
+
+std::byte* CudaDevice::allocate(std::int64_t bytes) {
+  const CudaMemory room = this->memory();
   void* memory = nullptr;
-  const cudaError_t code = bytes > static_cast<std::int64_t>(free_bytes)
+  const cudaError_t code = bytes > room.free
                                ? cudaErrorMemoryAllocation
                                : cudaMalloc(&memory, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1)));
-  if (code == cudaErrorMemoryAllocation) {
-    throw DeviceError(
-        too_little_memory(bytes, static_cast<std::int64_t>(free_bytes), static_cast<std::int64_t>(total_bytes)));
-  }
+  if (code == cudaErrorMemoryAllocation) throw DeviceError(too_little_memory(bytes, room.free, room.total));
   check(code, fmt::format("{} bytes", bytes));
   state_->regions.push_back(static_cast<std::byte*>(memory));
+  state_->allocated_bytes += bytes;
   fill(state_->regions.back(), 0, bytes);
   return state_->regions.back();
 }
@@ -163,10 +173,18 @@ void CudaDevice::run(const OpDefinition& definition, const KernelArguments& argu
   state_->finish(std::string(definition.name()));
 }
 
-int cuda_device_count() {
+std::vector<CudaGpu> cuda_gpus() {
   const CudaMachine machine = query_machine();
   if (const auto missing = missing_device(machine, 0)) throw DeviceError(*missing);
-  return machine.devices;
+  std::vector<CudaGpu> gpus(static_cast<std::size_t>(machine.devices));
+  for (int ordinal = 0; ordinal < machine.devices; ++ordinal) {
+    CudaGpu& gpu = gpus[static_cast<std::size_t>(ordinal)];
+    const cudaDeviceProp properties = properties_of(ordinal);
+    gpu.name = properties.name;
+    static_assert(sizeof(properties.uuid) == sizeof(gpu.id));
+    std::memcpy(gpu.id.data(), &properties.uuid, sizeof(gpu.id));
+  }
+  return gpus;
 }
 
 }  // namespace annulus

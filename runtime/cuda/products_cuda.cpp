@@ -6,14 +6,13 @@
 #include <tuple>
 
 #include "runtime/cuda/kernels.h"
+#include "runtime/cuda/planned_workspace.h"
 #include "runtime/cuda/products.h"
 
 namespace annulus {
 namespace {
 
-constexpr std::int64_t kLargestWorkspace = std::int64_t{32} << 20;
-constexpr std::int64_t kWorkspaceAlignment = 256;  // the library's wish
-constexpr std::uint32_t kUsualAlignment = 16;      // of operands in an arena
+constexpr std::uint32_t kUsualAlignment = 16;  // of operands in an arena
 
 void check(cublasStatus_t status, const std::string& what) {
   if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError(what + ": cuBLASLt says " + cublasLtGetStatusString(status));
@@ -163,8 +162,8 @@ CudaProducts::~CudaProducts() = default;
 std::int64_t CudaProducts::workspace_bytes(const Matmul& op, OpDefinition::Types inputs) {
   const ProductKey key = key_of(op, inputs[0].shape, inputs[1].shape, inputs[0].dtype, kUsualAlignment);
   if (key.sizes.m == 0 || key.sizes.n == 0 || key.sizes.k == 0) return 0;
-  const std::int64_t bytes = library_->find(key, kLargestWorkspace).workspace_bytes;
-  return bytes == 0 ? 0 : bytes + kWorkspaceAlignment;
+  const std::int64_t bytes = library_->find(key, kLargestProductWorkspace).workspace_bytes;
+  return bytes == 0 ? 0 : bytes + kProductWorkspaceAlignment;
 }
 
 void CudaProducts::run(const Matmul& op, const KernelArguments& arguments, CUstream_st* stream) {
@@ -174,7 +173,8 @@ void CudaProducts::run(const Matmul& op, const KernelArguments& arguments, CUstr
   if (key.sizes.k == 0) throw InternalError(describe(key) + " sums over nothing");
   arguments.counters->product_flops += 2.0 * static_cast<double>(key.sizes.m * key.sizes.n * key.sizes.k);
   const auto address = reinterpret_cast<std::uintptr_t>(arguments.workspace);
-  const std::uintptr_t skipped = (kWorkspaceAlignment - address % kWorkspaceAlignment) % kWorkspaceAlignment;
+  const std::uintptr_t skipped =
+      (kProductWorkspaceAlignment - address % kProductWorkspaceAlignment) % kProductWorkspaceAlignment;
   const std::int64_t usable = std::max<std::int64_t>(0, arguments.workspace_bytes - static_cast<std::int64_t>(skipped));
   Product& product = library_->find(key, usable);
   if (product.bias_by == BiasBy::library) product.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arguments.inputs[2].data);

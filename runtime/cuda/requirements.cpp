@@ -12,7 +12,7 @@ double gigabytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 <<
 
 std::optional<std::string> missing_device(const CudaMachine& machine, int ordinal) {
   if (machine.driver_version == 0) {
-    return "no GPU: the NVIDIA driver (libcuda.so.1) is not there; install it, or use device=cpu";
+    return "no GPU: the NVIDIA driver (libcuda.so.1) is not there; install it, or use device.kind=cpu";
   }
   // Within one major version a program runs on any driver of that version.
   if (machine.driver_version / 1000 < machine.runtime_version / 1000) {
@@ -20,7 +20,8 @@ std::optional<std::string> missing_device(const CudaMachine& machine, int ordina
         "the driver runs CUDA up to {}, and this build needs {}; install a newer driver, or build with {}",
         version(machine.driver_version), version(machine.runtime_version), version(machine.driver_version));
   }
-  if (machine.devices == 0) return "no GPU is visible to this process; look at CUDA_VISIBLE_DEVICES, or use device=cpu";
+  if (machine.devices == 0)
+    return "no GPU is visible to this process; look at CUDA_VISIBLE_DEVICES, or use device.kind=cpu";
   if (ordinal >= machine.devices) {
     return fmt::format("GPU {} is asked for, and {} {} visible on this host; start {} {} on it", ordinal,
                        machine.devices, machine.devices == 1 ? "is" : "are", machine.devices,
@@ -32,7 +33,7 @@ std::optional<std::string> missing_device(const CudaMachine& machine, int ordina
 std::optional<std::string> unusable_device(const std::string& name, int capability) {
   if (capability >= kOldestCapability) return std::nullopt;
   return fmt::format(
-      "{} has compute capability {}.{}, and this build's kernels need {}.{}; use a newer GPU, or device=cpu", name,
+      "{} has compute capability {}.{}, and this build's kernels need {}.{}; use a newer GPU, or device.kind=cpu", name,
       capability / 10, capability % 10, kOldestCapability / 10, kOldestCapability % 10);
 }
 

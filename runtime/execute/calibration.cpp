@@ -57,14 +57,14 @@ class Calibration {
  public:
   Calibration(Device& device, Communicator& world, const CalibrationOptions& options)
       : world_(world),
+        transfers_(options.transfers == nullptr ? world : *options.transfers),
         effort_(effort_of(options.mode)),
         bench_(device, world, options.progress, options.shared_memory, effort_.pool_bytes) {
     profile_.device = device.description();
-    const std::string threads = std::to_string(options.threads) + (options.threads == 1 ? " thread" : " threads");
-    profile_.peak_name = "SGEMM ceiling of this CPU, " + threads;
+    profile_.peak_name = "SGEMM ceiling of " + options.processor;
     profile_.name =
         std::string(options.mode == CalibrationMode::quick ? "first-run default (quick calibration)" : "calibration") +
-        " of " + std::to_string(world.size()) + (world.size() == 1 ? " rank x " : " ranks x ") + threads;
+        " of " + std::to_string(world.size()) + (world.size() == 1 ? " rank, " : " ranks, each ") + options.processor;
   }
 
   HardwareProfile run() {
@@ -75,10 +75,10 @@ class Calibration {
     }
     measure_passes();
     for (int size = 2; size <= world_.size(); ++size)
-      if (world_.size() % size == 0) measure_group(*world_.split(world_.rank() / size, world_.rank()));
+      if (world_.size() % size == 0) measure_split(world_.rank() / size);
     if (world_.hosts() > 1) profile_.ranks_per_host = world_.size() / world_.hosts();
-    if (world_.has_hierarchy())  // ranks of one place on each host are a group of many meshes
-      measure_group(*world_.split(world_.rank() % profile_.ranks_per_host, world_.rank()));
+    if (transfers_.has_hierarchy())  // ranks of one place on each host are a group of many meshes
+      measure_split(world_.rank() % profile_.ranks_per_host);
     return std::move(profile_);
   }
 
@@ -143,25 +143,32 @@ class Calibration {
     return value;
   }
 
+  /// The group of this rank's color.
+  void measure_split(int color) {
+    const auto host = world_.split(color, world_.rank());
+    const auto device = &transfers_ == &world_ ? nullptr : transfers_.split(color, world_.rank());
+    measure_group({device ? *device : *host, *host});
+  }
+
   /// A group of every rank: in each way that it has.
-  void measure_group(Communicator& group) {
+  void measure_group(const CalibrationBench::Group& group) {
     for (CollectiveKind kind : {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter,
                                 CollectiveKind::shift}) {
-      const bool has_choice = largest(group.has_hierarchy()) != 0 && kind != CollectiveKind::shift;
+      const bool has_choice = largest(group.device.has_hierarchy()) != 0 && kind != CollectiveKind::shift;
       for (Transport way : {Transport::hierarchical, Transport::messages}) {
-        world_.choose_transports([way](auto...) { return way; });
+        transfers_.choose_transports([way](auto...) { return way; });
         if (has_choice || way == Transport::messages) measure_collective(group, kind);
       }
     }
-    world_.choose_transports({});
+    transfers_.choose_transports({});
     const OpCase product = linear_cases(DType::f32, 256, 256, 768).front();
     const CalibrationBench::Overlap overlap = bench_.overlap(group, product, 2 * kMiB);
     profile_.overlap_loss = overlap.loss;
     profile_.overlap_slowdown = overlap.slowdown;
   }
 
-  void measure_collective(Communicator& group, CollectiveKind kind) {
-    const int size = group.size();
+  void measure_collective(const CalibrationBench::Group& group, CollectiveKind kind) {
+    const int size = group.host.size();
     TransferCurve::Points points;
     for (std::int64_t bytes : effort_.message_bytes) {
       const std::int64_t unit = size * size_of(DType::f32);
@@ -170,11 +177,12 @@ class Calibration {
           {static_cast<double>(whole), bench_.transfer_seconds(group, kind, whole, effort_.transfer_budget)});
     }
     const auto transport = static_cast<Transport>(largest(static_cast<std::int32_t>(bench_.transport())));
-    profile_.collectives.insert_or_assign({kind, size, largest(group.hosts()), transport},
+    profile_.collectives.insert_or_assign({kind, size, largest(group.host.hosts()), transport},
                                           TransferCurve(std::move(points), name_of(kind)));
   }
 
-  Communicator& world_;
+  Communicator& world_;      // over the host's memory
+  Communicator& transfers_;  // over the device's
   Effort effort_;
   CalibrationBench bench_;
   HardwareProfile profile_;

@@ -150,11 +150,11 @@ Ticket& CalibrationBench::begin_transfer(Communicator& group, CollectiveKind kin
   return ticket_;
 }
 
-double CalibrationBench::transfer_seconds(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes,
+double CalibrationBench::transfer_seconds(const Group& group, CollectiveKind kind, std::int64_t payload_bytes,
                                           double budget) {
   const auto once = [&] {
     mean_over_ranks(0);
-    lanes_.wait(begin_transfer(group, kind, payload_bytes));
+    lanes_.wait(begin_transfer(group.device, kind, payload_bytes));
     return ticket_.ended - ticket_.begun;
   };
   once();  // makes connections and windows
@@ -163,12 +163,12 @@ double CalibrationBench::transfer_seconds(Communicator& group, CollectiveKind ki
   std::vector<double> seconds;
   for (int call = 0; call < calls; ++call) seconds.push_back(-once());
   // Who came last waited for nobody: the shortest time of all ranks is the transfer's.
-  wait(group.all_reduce(seconds.data(), seconds.data(), calls, DType::f64, Reduction::max));
+  wait(group.host.all_reduce(seconds.data(), seconds.data(), calls, DType::f64, Reduction::max));
   for (double& value : seconds) value = -value;
   return mean_over_ranks(typical(std::move(seconds)));
 }
 
-CalibrationBench::Overlap CalibrationBench::overlap(Communicator& group, const OpCase& compute,
+CalibrationBench::Overlap CalibrationBench::overlap(const Group& group, const OpCase& compute,
                                                     std::int64_t payload_bytes) {
   constexpr int kRounds = 9;
   const double transfer = transfer_seconds(group, CollectiveKind::all_reduce, payload_bytes, 0.05);
@@ -177,7 +177,7 @@ CalibrationBench::Overlap CalibrationBench::overlap(Communicator& group, const O
   std::vector<double> losses, slowdowns;
   for (int round = 0; round < kRounds; ++round) {
     mean_over_ranks(0);
-    Ticket& ticket = begin_transfer(group, CollectiveKind::all_reduce, payload_bytes);
+    Ticket& ticket = begin_transfer(group.device, CollectiveKind::all_reduce, payload_bytes);
     double beside = 0;
     int calls = 0;
     // Compute until it is hidden whole.

@@ -8,9 +8,16 @@
 
 namespace annulus {
 
-/// Times ops and transfers. All ranks of `world` call everything in the same order and get the same seconds.
+/// Times ops and transfers. All ranks of `world`, whose buffers are the host's, call everything in the same order and
+/// get the same seconds.
 class CalibrationBench {
  public:
+  /// Over buffers of the device's memory, and of the host's; one communicator where these are one memory.
+  struct Group {
+    Communicator& device;
+    Communicator& host;
+  };
+
   CalibrationBench(Device& device, Communicator& world, Progress progress, const SharedAllocator& shared_memory,
                    std::int64_t pool_bytes);
 
@@ -18,14 +25,14 @@ class CalibrationBench {
   double op_seconds(const OpCase& which, double budget);
   /// Typical seconds from the last rank's begin of a collective to its end, over `group`: of all groups that the ranks
   /// form, the mean. `payload_bytes` is M of collective_cost.h.
-  double transfer_seconds(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes, double budget);
+  double transfer_seconds(const Group& group, CollectiveKind kind, std::int64_t payload_bytes, double budget);
   /// How the last one has travelled.
   Transport transport() const { return ticket_.transport; }
   /// What an all-reduce and the compute beside it cost each other, as HardwareProfile's numbers of these names.
   struct Overlap {
     double loss = 0, slowdown = 1;
   };
-  Overlap overlap(Communicator& group, const OpCase& compute, std::int64_t payload_bytes);
+  Overlap overlap(const Group& group, const OpCase& compute, std::int64_t payload_bytes);
 
  private:
   struct Bound;  // a case with its operands' addresses

@@ -82,6 +82,8 @@ struct HardwareProfile {
   double overlap_loss = 0;
   /// How many times as long a collective takes while its rank computes: what moves it has to share the cores.
   double overlap_slowdown = 1;
+  /// What NCCL and the modules of kernels take of a GPU's memory beside arenas; 0 where it is not known.
+  std::int64_t device_reserve_bytes = 0;
   int ranks_per_host = 0;  ///< of the job that was measured, ranks in order; 0: all on one
   std::map<CollectiveKey, TransferCurve> collectives;
 

@@ -31,6 +31,7 @@ constexpr std::array kFields = {"version",
                                 "op_overhead_seconds",
                                 "overlap_loss",
                                 "overlap_slowdown",
+                                "device_reserve_bytes",
                                 "ranks_per_host",
                                 "collectives"};
 
@@ -196,6 +197,7 @@ std::string to_json(const HardwareProfile& profile) {
   json["op_overhead_seconds"] = profile.op_overhead_seconds;
   json["overlap_loss"] = profile.overlap_loss;
   json["overlap_slowdown"] = profile.overlap_slowdown;
+  if (profile.device_reserve_bytes > 0) json["device_reserve_bytes"] = profile.device_reserve_bytes;
   json["ranks_per_host"] = profile.ranks_per_host;
   json["collectives"] = Json::array();
   for (const auto& [key, curve] : profile.collectives) {
@@ -242,6 +244,8 @@ HardwareProfile parse_hardware_profile(const std::string& text, const std::strin
   profile.op_overhead_seconds = reader.number("op_overhead_seconds", 0, 1);
   profile.overlap_loss = reader.number("overlap_loss", 0, 1);
   profile.overlap_slowdown = reader.number("overlap_slowdown", 1, 1e6);
+  if (json.contains("device_reserve_bytes"))
+    profile.device_reserve_bytes = static_cast<std::int64_t>(reader.number("device_reserve_bytes", 0, 1e15));
   profile.ranks_per_host = static_cast<int>(reader.number("ranks_per_host", 0, 1 << 24));
   read_collectives(reader, source, profile, problems);
   if (!problems.empty()) throw ConfigError(problems);

@@ -16,7 +16,7 @@ namespace {
 /// Why there is no device here, or nothing.
 std::string absence() {
   try {
-    cuda_device_count();
+    cuda_gpus();
   } catch (const DeviceError& error) {
     return error.what();
   }
@@ -26,10 +26,10 @@ std::string absence() {
 TEST(CudaDeviceStart, AnAbsentDeviceIsAnErrorWithARemedy) {
   const std::string why = absence();
   if (why.empty()) {
-    EXPECT_THROW(CudaDevice({.ordinal = cuda_device_count()}), DeviceError);
+    EXPECT_THROW(CudaDevice({.ordinal = static_cast<int>(cuda_gpus().size())}), DeviceError);
     return;
   }
-  EXPECT_NE(why.find("use device=cpu") + why.find("install a newer driver"), 2 * std::string::npos) << why;
+  EXPECT_NE(why.find("use device.kind=cpu") + why.find("install a newer driver"), 2 * std::string::npos) << why;
   EXPECT_THROW(CudaDevice({}), DeviceError);
 }
 

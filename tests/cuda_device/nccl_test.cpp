@@ -14,7 +14,7 @@ namespace {
 
 TEST(Nccl, ARankAloneGetsWhatItGives) {
   try {
-    cuda_device_count();
+    cuda_gpus();
   } catch (const DeviceError& error) {
     GTEST_SKIP() << "no device: " << error.what();
   }

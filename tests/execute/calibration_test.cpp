@@ -14,7 +14,7 @@ TEST(Calibration, EveryRankGetsTheSameCompleteProfile) {
   run_ranks(2, [&](Communicator& world) {
     CpuDevice device(1);
     profiles[static_cast<std::size_t>(world.rank())] =
-        calibrate(device, world, {.mode = CalibrationMode::quick, .threads = 1, .progress = Progress::thread});
+        calibrate(device, world, {.mode = CalibrationMode::quick, .progress = Progress::thread});
   });
   const HardwareProfile& profile = profiles[0];
   EXPECT_EQ(profile, profiles[1]);

@@ -56,6 +56,18 @@ class CommandLineTest(unittest.TestCase):
         for command in self.commands():
             self.refused(command, "--no-such-option", words=(f"{command}: ", f"see annulus {command} --help"))
 
+    def test_a_plan_says_whether_a_gpu_holds_the_step(self):
+        config = self.folder / "small.json"
+        config.write_text('{"model": {"layers": 2, "hidden": 64, "heads": 4, "vocabulary": 500}, "device": {"kind": "cuda"}}')
+        code, text, messages = run("plan", config, "--device-memory", "80GiB")
+        self.assertEqual(code, 0, messages)
+        self.assertIn("in reserve for its context", text)
+        code, _, messages = run("plan", config, "--device-memory", "1.01GiB")
+        self.assertEqual(code, 2)
+        for word in ("the step needs", "in reserve", "gradients and optimizer"):
+            self.assertIn(word, messages)
+        self.refused("plan", config, "--device-memory", "much", words=("--device-memory=much is no size",))
+
     def test_single_commands_refuse_mpirun_once(self):
         messages = self.refused("tokenize", self.folder / "x.tokens", ranks=2, words=("start it without mpirun",))
         self.assertEqual(len(messages), 1)

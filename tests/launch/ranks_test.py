@@ -70,6 +70,15 @@ class RanksTest(unittest.TestCase):
         self.assertEqual(len(set(ours)), len(ours), "a message stands twice")
         self.assertFalse((self.folder / "refused").exists())
 
+    def test_gpus_that_are_not_there(self):
+        has_cuda = any(line.startswith("CUDA ") for line in run("info")[1].splitlines())
+        if has_cuda and pathlib.Path("/dev/nvidiactl").exists():
+            self.skipTest("a GPU is there")
+        self.refused("device.kind=cpu" if has_cuda else "cmake --preset cuda", more=["device.kind=cuda", "parallel.tp=2"])
+        code, _, messages = run("calibrate", "--device", "cuda", "--output", self.folder / "x.json", ranks=2)
+        self.assertEqual(code, 2, messages)
+        self.assertFalse((self.folder / "x.json").exists())
+
     def test_a_run_leaves_its_folder(self):
         output, text, rows = self.train("run", "training.evaluate_every=2", "training.export_every=2", "parallel.tp=2", ranks=2)
         self.assertEqual(sorted(path.name for path in output.iterdir()),

@@ -185,6 +185,22 @@ TEST(RunConfig, TrainingThatDoesNotFit) {
             "as 0.1");
 }
 
+TEST(RunConfig, SettingsOfGpus) {
+  const RunConfig config = small({"device.kind=cuda", "device.float_products=tf32", "device.deterministic=true",
+                                  "device.communication=staged", "device.share_gpu=true"});
+  EXPECT_EQ(config.device.kind, DeviceKind::cuda);
+  EXPECT_EQ(config.device.float_products, FloatProducts::tf32);
+  EXPECT_EQ(config.device.communication, GpuCommunication::staged);
+  EXPECT_TRUE(config.device.deterministic && config.device.share_gpu);
+  EXPECT_EQ(small({}).device.kind, DeviceKind::cpu);
+  EXPECT_EQ(problem({"device.deterministic=true"}), "0 problems:");
+  for (const char* setting : {"device.float_products=tf32", "device.communication=staged", "device.share_gpu=true"})
+    EXPECT_EQ(problem({setting}),
+              std::string(setting) + " is for GPUs, and device.kind=cpu; leave it out, or set device.kind=cuda");
+  EXPECT_EQ(problem({"device.kind=gpu"}), "device.kind=\"gpu\" is not known; it must be one of cpu, cuda");
+  EXPECT_EQ(problem({"device.deterministic=1"}), "device.deterministic=1 is a number; it must be true or false");
+}
+
 /// A rule stays silent about settings that are wrong by themselves.
 TEST(RunConfig, AllProblemsAtOnce) {
   const Texts problems =
