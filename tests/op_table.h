@@ -92,8 +92,10 @@ struct OpTable {
   std::vector<OpCase> cases(const Matmul*) {
     const std::int64_t m = draw.size(20), k = draw.size(20), n = draw.size(20), parts = draw.size(3);
     using Form = Matmul::Form;
-    using Bias = Matmul::Bias;
-    using Addend = Matmul::Addend;
+    using Epilogue = ProductEpilogue;
+    constexpr auto kBias = Epilogue::Bias::of_columns;
+    using Addend = Epilogue::Addend;
+    using Finish = Epilogue::Finish;
     return {{"nn", {numbers({m, k}), numbers({k, n})}, plain<Matmul>(Form::nn)},
             {"nn, parts", {numbers({m, k}), numbers({k, parts, n})}, plain<Matmul>(Form::nn)},
             {"nt", {numbers({m, k}), numbers({n, k})}, plain<Matmul>(Form::nt)},
@@ -102,19 +104,35 @@ struct OpTable {
             {"tn, parts", {numbers({k, m}), numbers({k, parts, n})}, plain<Matmul>(Form::tn)},
             {"nn, parts + bias",
              {numbers({m, k}), numbers({k, parts, n}), numbers({parts, n})},
-             plain<Matmul>(Form::nn, Bias::of_columns)},
+             plain<Matmul>(Form::nn, Epilogue{.bias = kBias})},
             {"nn + bias + addend",
              {numbers({m, k}), numbers({k, n}), numbers({n}), numbers({m, n})},
-             plain<Matmul>(Form::nn, Bias::of_columns, Addend::operand)},
+             plain<Matmul>(Form::nn, Epilogue{.bias = kBias, .addend = Addend::operand})},
             {"nn + bias, in place",
              {numbers({m, k}), numbers({k, n}), numbers({n}), numbers({m, n})},
-             plain<Matmul>(Form::nn, Bias::of_columns, Addend::in_place)},
+             plain<Matmul>(Form::nn, Epilogue{.bias = kBias, .addend = Addend::in_place})},
             {"nt + addend",
              {numbers({m, k}), numbers({n, k}), numbers({m, n})},
-             plain<Matmul>(Form::nt, Bias::none, Addend::operand)},
+             plain<Matmul>(Form::nt, Epilogue{.addend = Addend::operand})},
             {"tn, parts, in place",
              {numbers({k, m}), numbers({k, parts, n}), numbers({m, parts, n})},
-             plain<Matmul>(Form::tn, Bias::none, Addend::in_place)}};
+             plain<Matmul>(Form::tn, Epilogue{.addend = Addend::in_place})},
+            {"nn + bias, gelu",
+             {numbers({m, k}), numbers({k, n}), numbers({n})},
+             plain<Matmul>(Form::nn, Epilogue{.bias = kBias, .finish = Finish::gelu})},
+            {"nn, parts + bias, gelu and input",
+             {numbers({m, k}), numbers({k, parts, n}), numbers({parts, n})},
+             plain<Matmul>(Form::nn, Epilogue{.bias = kBias, .finish = Finish::gelu_and_input})},
+            {"nt, gelu and input",
+             {numbers({m, k}), numbers({n, k})},
+             plain<Matmul>(Form::nt, Epilogue{.finish = Finish::gelu_and_input, .activation = Activation::gelu_erf})},
+            {"nt, gelu slope",
+             {constant({m, k}), constant({n, k}), constant({m, n})},
+             plain<Matmul>(Form::nt, Epilogue{.finish = Finish::gelu_slope})},
+            {"nn + bias, gelu slope",
+             {constant({m, k}), constant({k, n}), constant({n}), constant({m, n})},
+             plain<Matmul>(Form::nn,
+                           Epilogue{.bias = kBias, .finish = Finish::gelu_slope, .activation = Activation::gelu_erf})}};
   }
   std::vector<OpCase> cases(const Add*) {
     const Shape shape{draw.size(20), draw.size(20)}, deep{draw.size(4), draw.size(4), draw.size(4)};

@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/cpu/gelu.h"
+#include "runtime/cpu/parallel.h"
 #include "runtime/cpu/product_f64.h"
 
 namespace annulus {
@@ -30,12 +32,14 @@ struct ProductKey {
 struct Piece {
   dnnl::matmul primitive;
   dnnl::memory a, b, bias, addend, c, scratchpad;
-  std::int64_t a_offset = 0, b_offset = 0;  ///< elements
+  std::int64_t a_offset = 0, b_offset = 0;     ///< elements
+  std::int64_t first_column = 0, columns = 0;  ///< of c
+  bool is_last = true;                         ///< of those that add up in these columns
   dnnl::reorder pack;
   dnnl::memory pack_scratchpad, packed_b;  ///< empty where b is read in place
 };
 
-/// Pieces along k, which add up in c.
+/// Pieces along n, and those along k of each, which add up in c.
 struct Product {
   std::vector<Piece> pieces;
   std::int64_t scratchpad_bytes = 0, packed_bytes = 0;
@@ -45,7 +49,10 @@ struct Product {
 constexpr std::int64_t kRowsWorthPacking = 64;
 /// A packed operand of more bytes is made in pieces, each used while it is in cache.
 constexpr std::int64_t kMostPackedBytes = std::int64_t{8} << 20;
-constexpr std::int64_t kDepthMultiple = 64;
+/// So much of one stays in the caches of the cores that packed it.
+constexpr std::int64_t kNearBytes = std::int64_t{5} << 19;
+constexpr std::int64_t kLeastColumns = 512;
+constexpr std::int64_t kPartMultiple = 64;
 
 constexpr auto kFloat = dnnl::memory::data_type::f32;
 
@@ -59,24 +66,52 @@ std::int64_t whole_lines(std::size_t bytes) { return (static_cast<std::int64_t>(
 
 bool packs(const ProductKey& key) { return key.form != Matmul::Form::nt && key.sizes.m >= kRowsWorthPacking; }
 
-/// Range of k that one piece takes.
-std::int64_t depth_of_pieces(const ProductKey& key) {
-  const std::int64_t k = key.sizes.k, bytes = k * key.sizes.n * static_cast<std::int64_t>(sizeof(float));
-  if (!packs(key) || bytes <= kMostPackedBytes) return k;
-  const std::int64_t pieces = (bytes + kMostPackedBytes - 1) / kMostPackedBytes, even = (k + pieces - 1) / pieces;
-  return (even + kDepthMultiple - 1) / kDepthMultiple * kDepthMultiple;
+/// A range of columns of c, and one of depths.
+struct Range {
+  std::int64_t begin, size;
+};
+
+/// [0, count) in parts of about equal size, each a multiple of `multiple` but the last.
+std::vector<Range> equal_parts(std::int64_t count, std::int64_t parts, std::int64_t multiple) {
+  const std::int64_t even = (count + parts - 1) / parts, size = (even + multiple - 1) / multiple * multiple;
+  std::vector<Range> ranges;
+  for (std::int64_t begin = 0; begin < count; begin += size) ranges.push_back({begin, std::min(size, count - begin)});
+  return ranges;
 }
 
-/// Adds the piece of depths [from, from + depth). The first one has the product's epilogue.
-void add_piece(Product& product, const ProductKey& key, std::int64_t from, std::int64_t depth,
-               const dnnl::engine& engine) {
+std::int64_t parts_of(std::int64_t bytes, std::int64_t most) {
+  return std::max<std::int64_t>(1, (bytes + most - 1) / most);
+}
+
+std::int64_t packed_bytes(std::int64_t depth, std::int64_t columns) {
+  return depth * columns * static_cast<std::int64_t>(sizeof(float));
+}
+
+/// A wide weight is packed by columns, so that it is still in the nearest caches when its product begins.
+std::vector<Range> column_ranges(const ProductKey& key) {
   const auto [m, n, k] = key.sizes;
-  const bool first = from == 0, left_transposed = key.form == Matmul::Form::tn,
+  const bool wide = key.form == Matmul::Form::nn && packs(key) && n > k && packed_bytes(k, n) > kMostPackedBytes;
+  const std::int64_t parts = wide ? parts_of(packed_bytes(k, n), kNearBytes) : 1;
+  return equal_parts(n, std::min(parts, parts_of(n, kLeastColumns)), kPartMultiple);
+}
+
+std::vector<Range> depth_ranges(const ProductKey& key, std::int64_t columns) {
+  const std::int64_t k = key.sizes.k;
+  return equal_parts(k, packs(key) ? parts_of(packed_bytes(k, columns), kMostPackedBytes) : 1, kPartMultiple);
+}
+
+/// Adds the piece of these columns and depths. The first of a column has the epilogue.
+void add_piece(Product& product, const ProductKey& key, Range column, Range depth, const dnnl::engine& engine) {
+  const auto [m, n, k] = key.sizes;
+  const bool first = depth.begin == 0, left_transposed = key.form == Matmul::Form::tn,
              right_transposed = key.form == Matmul::Form::nt;
-  const auto a = matrix(m, depth, left_transposed ? m : k, left_transposed);
-  const auto b = matrix(depth, n, right_transposed ? k : n, right_transposed), c = matrix(m, n, n, false);
-  const auto read_b = packs(key) ? dnnl::memory::desc({depth, n}, kFloat, dnnl::memory::format_tag::any) : b;
-  const auto bias = first && key.bias != Matmul::Bias::none ? matrix(1, n, n, false) : dnnl::memory::desc();
+  const auto a = matrix(m, depth.size, left_transposed ? m : k, left_transposed);
+  const auto b = matrix(depth.size, column.size, right_transposed ? k : n, right_transposed),
+             c = matrix(m, column.size, n, false);
+  const auto read_b =
+      packs(key) ? dnnl::memory::desc({depth.size, column.size}, kFloat, dnnl::memory::format_tag::any) : b;
+  const auto bias =
+      first && key.bias != Matmul::Bias::none ? matrix(1, column.size, column.size, false) : dnnl::memory::desc();
   dnnl::post_ops behind;
   if (!first || key.addend == Matmul::Addend::in_place) behind.append_sum(1);
   if (first && key.addend == Matmul::Addend::operand) behind.append_binary(dnnl::algorithm::binary_add, c);
@@ -98,8 +133,11 @@ void add_piece(Product& product, const ProductKey& key, std::int64_t from, std::
   piece.scratchpad = unbound(scratchpad);
   if (first && key.bias != Matmul::Bias::none) piece.bias = unbound(bias);
   if (first && key.addend == Matmul::Addend::operand) piece.addend = unbound(c);
-  piece.a_offset = from * (left_transposed ? m : 1);
-  piece.b_offset = from * (right_transposed ? 1 : n);
+  piece.a_offset = depth.begin * (left_transposed ? m : 1);
+  piece.b_offset = depth.begin * (right_transposed ? 1 : n) + column.begin * (right_transposed ? k : 1);
+  piece.first_column = column.begin;
+  piece.columns = column.size;
+  piece.is_last = depth.begin + depth.size == k;
   product.scratchpad_bytes = std::max(product.scratchpad_bytes, static_cast<std::int64_t>(scratchpad.get_size()));
   if (const auto packed = description.weights_desc(); packed != b) {
     dnnl::primitive_attr packing_attributes;
@@ -117,9 +155,8 @@ void add_piece(Product& product, const ProductKey& key, std::int64_t from, std::
 
 Product prepare(const ProductKey& key, const dnnl::engine& engine) {
   Product product;
-  const std::int64_t depth = depth_of_pieces(key);
-  for (std::int64_t from = 0; from < key.sizes.k; from += depth)
-    add_piece(product, key, from, std::min(depth, key.sizes.k - from), engine);
+  for (const Range& column : column_ranges(key))
+    for (const Range& depth : depth_ranges(key, column.size)) add_piece(product, key, column, depth, engine);
   return product;
 }
 
@@ -129,7 +166,7 @@ template <class T>
 Added<T> added_by(const Matmul& op, const KernelArguments& arguments) {
   Added<T> added;
   if (op.bias() != Matmul::Bias::none) added.bias = arguments.inputs[2].as<T>();
-  if (op.addend() != Matmul::Addend::none) added.addend = arguments.inputs.back().as<T>();
+  if (op.addend() != Matmul::Addend::none) added.addend = arguments.inputs[op.addend_input()].as<T>();
   return added;
 }
 
@@ -140,23 +177,42 @@ void write_added(const Matmul::Sizes& sizes, const Added<T>& added, T* c) {
     c[i] = (added.bias ? added.bias[i % sizes.n] : T(0)) + (added.addend ? added.addend[i] : T(0));
 }
 
+/// What the op makes of its product, in a range of columns.
+template <class T>
+void finish(const Matmul& op, const Matmul::Sizes& sizes, const KernelArguments& arguments, Range column) {
+  if (op.finish() == Matmul::Finish::none) return;
+  const T* c = arguments.outputs[op.unfinished_output()].as<T>();
+  T* y = arguments.outputs[0].as<T>();
+  const Activation activation = op.epilogue().activation;
+  parallel_ranges(sizes.m, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t at = row * sizes.n + column.begin;
+      if (op.finish() == Matmul::Finish::gelu_slope) {
+        gelu_grad_elements(activation, arguments.inputs.back().as<T>() + at, c + at, y + at, column.size);
+      } else {
+        gelu_elements(activation, c + at, y + at, column.size);
+      }
+    }
+  });
+}
+
 void run_piece(Piece& piece, const Product& product, const KernelArguments& arguments, const Added<float>& added,
-               const dnnl::stream& stream) {
+               float* c, const dnnl::stream& stream) {
   std::byte* scratchpad = arguments.workspace + product.packed_bytes;
   piece.a.set_data_handle(arguments.inputs[0].as<float>() + piece.a_offset);
   piece.b.set_data_handle(arguments.inputs[1].as<float>() + piece.b_offset);
-  piece.c.set_data_handle(arguments.outputs[0].as<float>());
+  piece.c.set_data_handle(c + piece.first_column);
   piece.scratchpad.set_data_handle(scratchpad);
   std::unordered_map<int, dnnl::memory> operands{{DNNL_ARG_SRC, piece.a},
                                                  {DNNL_ARG_WEIGHTS, piece.b},
                                                  {DNNL_ARG_DST, piece.c},
                                                  {DNNL_ARG_SCRATCHPAD, piece.scratchpad}};
   if (piece.bias) {
-    piece.bias.set_data_handle(const_cast<float*>(added.bias));
+    piece.bias.set_data_handle(const_cast<float*>(added.bias) + piece.first_column);
     operands[DNNL_ARG_BIAS] = piece.bias;
   }
   if (piece.addend) {
-    piece.addend.set_data_handle(const_cast<float*>(added.addend));
+    piece.addend.set_data_handle(const_cast<float*>(added.addend) + piece.first_column);
     operands[DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1] = piece.addend;
   }
   if (piece.packed_b) {
@@ -202,21 +258,29 @@ std::int64_t ProductCache::workspace_bytes(const Matmul& op, const ValueType& a,
 }
 
 void ProductCache::run(const Matmul& op, const KernelArguments& arguments) {
-  const Tensor &a = arguments.inputs[0], &b = arguments.inputs[1], &c = arguments.outputs[0];
+  const Tensor &a = arguments.inputs[0], &b = arguments.inputs[1], &c = arguments.outputs[op.unfinished_output()];
   const Matmul::Sizes sizes = op.sizes(a.shape, b.shape);
+  const Range all_columns{0, sizes.n};
   if (is_empty(sizes)) {
-    dispatch_float(c.dtype, [&]<class T>(T) { write_added<T>(sizes, added_by<T>(op, arguments), c.as<T>()); });
+    dispatch_float(c.dtype, [&]<class T>(T) {
+      write_added<T>(sizes, added_by<T>(op, arguments), c.as<T>());
+      finish<T>(op, sizes, arguments, all_columns);
+    });
     return;
   }
   arguments.counters->product_flops += 2.0 * static_cast<double>(sizes.m * sizes.n * sizes.k);
   if (c.dtype == DType::f64) {
     product_f64(op.form(), sizes, a.as<double>(), b.as<double>(), c.as<double>(), added_by<double>(op, arguments),
                 arguments.workspace);
+    finish<double>(op, sizes, arguments, all_columns);
     return;
   }
   Product& product = library_->find({op, sizes});
   const Added<float> added = added_by<float>(op, arguments);
-  for (Piece& piece : product.pieces) run_piece(piece, product, arguments, added, library_->stream);
+  for (Piece& piece : product.pieces) {
+    run_piece(piece, product, arguments, added, c.as<float>(), library_->stream);
+    if (piece.is_last) finish<float>(op, sizes, arguments, {piece.first_column, piece.columns});
+  }
   library_->stream.wait();
 }
 

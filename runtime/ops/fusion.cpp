@@ -9,26 +9,47 @@
 namespace annulus {
 namespace {
 
-/// `producer`, with its result added to a further operand in that operand's memory; null where no kernel does that.
-OpPointer in_place(const OpDefinition& producer) {
-  if (const auto* product = as<Matmul>(producer); product && product->addend() == Matmul::Addend::none)
-    return std::make_shared<Matmul>(product->form(), product->bias(), Matmul::Addend::in_place);
-  if (const auto* embed = as<EmbedGrad>(producer); embed && embed->target() == EmbedGrad::Target::fresh)
-    return std::make_shared<EmbedGrad>(embed->offset(), EmbedGrad::Target::in_place);
-  return nullptr;
+using Addend = ProductEpilogue::Addend;
+using Finish = ProductEpilogue::Finish;
+
+/// The op with its epilogue changed, where it is a product and its epilogue is not beyond that yet; else null.
+template <class Change>
+OpPointer with_epilogue(const OpDefinition& producer, const Change& change) {
+  const auto* product = as<Matmul>(producer);
+  if (!product || product->finish() != Finish::none || product->addend() != Addend::none) return nullptr;
+  ProductEpilogue epilogue = product->epilogue();
+  return change(epilogue) ? std::make_shared<Matmul>(product->form(), epilogue) : nullptr;
 }
 
 /// `producer`, with a further operand added to its result.
-OpPointer with_operand(const OpDefinition& producer) {
-  const auto* product = as<Matmul>(producer);
-  if (!product || product->addend() != Matmul::Addend::none) return nullptr;
-  return std::make_shared<Matmul>(product->form(), product->bias(), Matmul::Addend::operand);
+OpPointer with_addend(const OpDefinition& producer, Addend addend) {
+  return with_epilogue(producer, [&](ProductEpilogue& epilogue) {
+    epilogue.addend = addend;
+    return true;
+  });
+}
+
+/// `producer`, with its result added to a further operand in that operand's memory; null where no kernel does that.
+OpPointer in_place(const OpDefinition& producer) {
+  if (const auto* embed = as<EmbedGrad>(producer); embed && embed->target() == EmbedGrad::Target::fresh)
+    return std::make_shared<EmbedGrad>(embed->offset(), EmbedGrad::Target::in_place);
+  return with_addend(producer, Addend::in_place);
 }
 
 OpPointer with_bias(const OpDefinition& producer) {
-  const auto* product = as<Matmul>(producer);
-  if (!product || product->has_epilogue()) return nullptr;
-  return std::make_shared<Matmul>(product->form(), Matmul::Bias::of_columns);
+  return with_epilogue(producer, [](ProductEpilogue& epilogue) {
+    const bool free = epilogue.bias == ProductEpilogue::Bias::none;
+    epilogue.bias = ProductEpilogue::Bias::of_columns;
+    return free;
+  });
+}
+
+OpPointer with_finish(const OpDefinition& producer, Finish finish, Activation activation) {
+  return with_epilogue(producer, [&](ProductEpilogue& epilogue) {
+    epilogue.finish = finish;
+    epilogue.activation = activation;
+    return true;
+  });
 }
 
 class Fuser {
@@ -53,6 +74,8 @@ class Fuser {
       if (as<AddBias>(definition)) fuse_bias(i);
       if (as<Add>(definition) && !fuse_sum(i, 1)) fuse_sum(i, 0);
       if (as<Accumulate>(definition)) fuse_accumulation(i);
+      if (const auto* gelu = as<Gelu>(definition)) fuse_activation(i, gelu->activation());
+      if (const auto* grad = as<GeluGrad>(definition)) fuse_slope(i, grad->activation());
     }
     for (int i = 0; i < count(); ++i) {
       const State state = state_[static_cast<std::size_t>(i)];
@@ -132,6 +155,31 @@ class Fuser {
     remove(index);
   }
 
+  /// y = gelu(x): into the product that makes x, which others may still read.
+  void fuse_activation(int index, Activation activation) {
+    const ValueId x = op(index).inputs[0], y = op(index).outputs[0];
+    const int producer = producers_[at(x)];
+    if (producer == kNone || op(producer).segment != op(index).segment || op(producer).phase != op(index).phase) return;
+    const bool sole = sole_producer(x, index) != kNone;
+    OpPointer fused = with_finish(*op(producer).definition, sole ? Finish::gelu : Finish::gelu_and_input, activation);
+    if (!fused) return;
+    op(producer).definition = std::move(fused);
+    make(producer, y);
+    if (!sole) op(producer).outputs.push_back(x);
+    remove(index);
+  }
+
+  /// dx = gelu'(x) dy: into the product that makes dy.
+  void fuse_slope(int index, Activation activation) {
+    const ValueId x = op(index).inputs[0], dy = op(index).inputs[1], dx = op(index).outputs[0];
+    const int producer = sole_producer(dy, index);
+    if (producer == kNone || !is_at_hand(x, producer)) return;
+    OpPointer fused = with_finish(*op(producer).definition, Finish::gelu_slope, activation);
+    if (!fused) return;
+    change(producer, std::move(fused), x, dx);
+    remove(index);
+  }
+
   /// y = a + b: into the op that makes operand `which`.
   bool fuse_sum(int index, std::size_t which) {
     const ValueId x = op(index).inputs[which], other = op(index).inputs[1 - which], y = op(index).outputs[0];
@@ -139,7 +187,7 @@ class Fuser {
     if (producer == kNone || !is_at_hand(other, producer)) return false;
     OpPointer fused = in_place(*op(producer).definition);
     const bool takes_over = fused && may_be_overwritten(other) && unread(other, producer, count(), index);
-    if (!takes_over) fused = with_operand(*op(producer).definition);
+    if (!takes_over) fused = with_addend(*op(producer).definition, Addend::operand);
     if (!fused) return false;
     change(producer, std::move(fused), other, y);
     remove(index);

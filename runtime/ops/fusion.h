@@ -6,6 +6,8 @@ namespace annulus {
 
 /// Puts together what a kernel does in one pass, for as long as nobody else reads what lies between:
 /// - a product, its bias and what is added behind that (a residual, another gradient), as the epilogue of the product;
+/// - a product and the activation behind it, which leaves what went into it only where the backward pass reads that; a
+///   product and the gradient of an activation behind it;
 /// - a product or the gradient of an embedding, and its sum with a value that is not read afterwards, as one op in that
 ///   value's memory: micro-batches add to their accumulator so, and the head and the embedding to a tied table's
 ///   gradient.

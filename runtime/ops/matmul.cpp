@@ -2,19 +2,23 @@
 
 #include <fmt/format.h>
 
-#include "runtime/ops/elementwise.h"
-
 namespace annulus {
+
+Matmul::Matmul(Form form, ProductEpilogue epilogue) : form_(form), epilogue_(epilogue) {
+  if (finish() != Finish::none && addend() != Addend::none) throw InternalError("matmul: a finish behind an addend");
+}
 
 std::string Matmul::attributes() const {
   constexpr const char* kForms[] = {"nn", "nt", "tn"};
   constexpr const char* kAddends[] = {"", " + addend", " in place"};
-  return fmt::format("{}{}{}", kForms[static_cast<int>(form_)], bias_ == Bias::none ? "" : " + bias",
-                     kAddends[static_cast<int>(addend_)]);
+  constexpr const char* kFinishes[] = {"", ", gelu", ", gelu and input", ", gelu slope"};
+  return fmt::format("{}{}{}{}{}", kForms[static_cast<int>(form_)], bias() == Bias::none ? "" : " + bias",
+                     kAddends[static_cast<int>(addend())], kFinishes[static_cast<int>(finish())],
+                     finish() == Finish::none ? "" : " " + Gelu(epilogue_.activation).attributes());
 }
 
 std::vector<Alias> Matmul::aliases() const {
-  if (addend_ != Addend::in_place) return {};
+  if (addend() != Addend::in_place) return {};
   return {{0, static_cast<int>(addend_input())}};
 }
 
@@ -83,28 +87,50 @@ ValueType product_type(const Matmul& op, const ValueType& x, const ValueType& y)
 
 Placed Matmul::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
   Placed placed = place_product(form_, inputs[0], inputs[1]);
-  if (placed && bias_ != Bias::none)
-    placed = AddBias().place(mesh, axis, std::vector{placed->front(), inputs[2]}, types);
-  if (placed && addend_ != Addend::none)
-    placed = Add().place(mesh, axis, std::vector{placed->front(), inputs[addend_input()]}, types);
+  const auto then = [&](const OpDefinition& next, std::vector<Placement> operands) {
+    placed = next.place(mesh, axis, operands, types);
+  };
+  if (placed && bias() != Bias::none) then(AddBias(), {placed->front(), inputs[2]});
+  if (placed && addend() != Addend::none) then(Add(), {placed->front(), inputs[addend_input()]});
+  if (placed && finish() == Finish::gelu_slope)
+    then(GeluGrad(epilogue_.activation), {inputs[slope_input()], placed->front()});
+  if (placed && (finish() == Finish::gelu || finish() == Finish::gelu_and_input))
+    then(Gelu(epilogue_.activation), {placed->front()});
+  if (placed && finish() == Finish::gelu_and_input) placed->push_back(placed->front());
   return placed;
 }
 
 std::vector<ValueType> Matmul::infer(const MeshAxes& mesh, Types inputs) const {
   require_inputs(inputs, input_count());
   std::vector<ValueType> result{product_type(*this, inputs[0], inputs[1])};
-  if (bias_ != Bias::none) result = AddBias().infer(mesh, std::vector{result.front(), inputs[2]});
-  if (addend_ != Addend::none) result = Add().infer(mesh, std::vector{result.front(), inputs[addend_input()]});
+  if (bias() != Bias::none) result = AddBias().infer(mesh, std::vector{result.front(), inputs[2]});
+  if (addend() != Addend::none) result = Add().infer(mesh, std::vector{result.front(), inputs[addend_input()]});
+  if (finish() == Finish::gelu_slope)
+    result = GeluGrad(epilogue_.activation).infer(mesh, std::vector{inputs[slope_input()], result.front()});
+  if (finish() == Finish::gelu_and_input) result.push_back(result.front());
   return result;
 }
 
 void Matmul::gradient(GradientContext& context) const {
-  const ValueId a = context.input(0), b = context.input(1), dy = context.gradient();
+  if (finish() == Finish::gelu_slope) not_differentiable(*this);
+  const ValueId a = context.input(0), b = context.input(1);
   const auto product = [&](Form form, ValueId x, ValueId y) {
     return context.emit(std::make_shared<Matmul>(form), {x, y}).front();
   };
-  if (bias_ != Bias::none) context.give(2, context.emit(std::make_shared<ColumnSum>(), {dy}).front());
-  if (addend_ != Addend::none) context.give(static_cast<int>(addend_input()), dy);
+  ValueId dy = context.gradient();
+  if (finish() != Finish::none) {
+    ValueId x = kNoValue;
+    if (finish() == Finish::gelu_and_input) {
+      x = context.output(1);
+    } else {
+      std::vector<ValueId> inputs;
+      for (int i = 0; i < context.input_count(); ++i) inputs.push_back(context.input(i));
+      x = context.emit(std::make_shared<Matmul>(form_, ProductEpilogue{.bias = bias()}), inputs).front();
+    }
+    dy = context.emit(std::make_shared<GeluGrad>(epilogue_.activation), {x, dy}).front();
+  }
+  if (bias() != Bias::none) context.give(2, context.emit(std::make_shared<ColumnSum>(), {dy}).front());
+  if (addend() != Addend::none) context.give(static_cast<int>(addend_input()), dy);
   switch (form_) {
     case Form::nn:
       context.give(0, product(Form::nt, dy, b));

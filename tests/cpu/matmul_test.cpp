@@ -35,19 +35,42 @@ class MatmulTest : public FloatKernelTest<T> {
       const Numbers addend = inputs.back().numbers();
       for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += addend[i];
     }
+    std::vector<Operand> unfinished = this->run(Matmul(form, {op.bias(), op.addend()}), inputs);
+    expect_close(unfinished[0].numbers(), expected, this->tolerance(), op.attributes(), usual_sum(k));
+    if (op.finish() == Matmul::Finish::gelu_slope) inputs.push_back(this->random(this->kType, {m, n}));
     std::vector<Operand> first = this->run(op, inputs);
-    expect_close(first[0].numbers(), expected, this->tolerance(), op.attributes(), usual_sum(k));
     EXPECT_EQ(this->counters_.product_flops, 2.0 * static_cast<double>(m * n * k));
+    if (op.unfinished_output() > 0) EXPECT_EQ(first[1].bytes(), unfinished[0].bytes());
+    check_finish(op, unfinished[0], inputs, first[0]);
     EXPECT_EQ(this->run(op, inputs)[0].bytes(), first[0].bytes()) << "not reproducible";
+  }
+
+  /// The finish is what the kinds do that it stands for: on one device, the same bits.
+  void check_finish(const Matmul& op, Operand& unfinished, std::vector<Operand>& inputs, Operand& finished) {
+    const Activation activation = op.epilogue().activation;
+    if (op.finish() == Matmul::Finish::none) return;
+    Operand expected = op.finish() == Matmul::Finish::gelu_slope
+                           ? this->run(GeluGrad(activation), {inputs.back(), unfinished})[0]
+                           : this->run(Gelu(activation), {unfinished})[0];
+    if (std::is_same_v<TestedDevice, CpuDevice>)
+      EXPECT_EQ(finished.bytes(), expected.bytes()) << op.attributes();
+    else
+      expect_close(finished.numbers(), expected.numbers(), this->tolerance(), op.attributes());
   }
 
   /// A product of every form with every epilogue.
   template <class Check>
   static void for_every_kind(const Check& check) {
-    for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::nt, Matmul::Form::tn})
-      for (const Matmul::Bias bias : {Matmul::Bias::none, Matmul::Bias::of_columns})
+    using enum Matmul::Finish;
+    for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::nt, Matmul::Form::tn}) {
+      for (const Matmul::Bias bias : {Matmul::Bias::none, Matmul::Bias::of_columns}) {
         for (const Matmul::Addend addend : {Matmul::Addend::none, Matmul::Addend::operand, Matmul::Addend::in_place})
-          check(Matmul(form, bias, addend));
+          check(Matmul(form, {bias, addend}));
+        for (const Matmul::Finish finish : {gelu, gelu_and_input, gelu_slope})
+          for (const Activation activation : {Activation::gelu_tanh, Activation::gelu_erf})
+            check(Matmul(form, {bias, Matmul::Addend::none, finish, activation}));
+      }
+    }
   }
 };
 TYPED_TEST_SUITE(MatmulTest, FloatTypes);
@@ -65,9 +88,16 @@ TYPED_TEST(MatmulTest, AllFormsAndEpilogues) {
 TYPED_TEST(MatmulTest, DeepProductsInPieces) {
   for (const Matmul::Form form : {Matmul::Form::nn, Matmul::Form::tn}) {
     this->check(Matmul(form), 70, 700, 5000);
-    this->check(Matmul(form, Matmul::Bias::of_columns, Matmul::Addend::operand), 65, 800 + this->size(50), 4000);
-    this->check(Matmul(form, Matmul::Bias::none, Matmul::Addend::in_place), 64, 800, 4000 + this->size(50));
+    this->check(Matmul(form, {Matmul::Bias::of_columns, Matmul::Addend::operand}), 65, 800 + this->size(50), 4000);
+    this->check(Matmul(form, {Matmul::Bias::none, Matmul::Addend::in_place}), 64, 800, 4000 + this->size(50));
   }
+}
+
+TYPED_TEST(MatmulTest, WideProductsInPieces) {
+  this->check(Matmul(Matmul::Form::nn), 64, 3000, 800);
+  this->check(Matmul(Matmul::Form::nn, {.bias = Matmul::Bias::of_columns, .finish = Matmul::Finish::gelu_and_input}),
+              70, 3500 + this->size(50), 700);
+  this->check(Matmul(Matmul::Form::nn, {Matmul::Bias::of_columns, Matmul::Addend::operand}), 65, 1700, 1300);
 }
 
 TYPED_TEST(MatmulTest, EmptyDepthGivesWhatIsAdded) {

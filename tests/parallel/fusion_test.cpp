@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::int64_t kSize = 5;
 
-/// Random products, sums, biases and gradients of embeddings on square matrices, some in place, some kept, in one or
-/// two segments; the last op adds to an input in place.
+/// Random products, sums, biases, activations and gradients of embeddings on square matrices, some in place, some kept,
+/// in one or two segments; the last op adds to an input in place.
 class RandomSums {
  public:
   explicit RandomSums(std::uint64_t seed) : seed_(seed) {}
@@ -61,7 +61,7 @@ class RandomSums {
   }
 
   ValueId matrix(Program& program, const std::vector<ValueId>& ids) {
-    switch (below(6)) {
+    switch (below(8)) {
       case 0:
         return one<AddBias>(program, {any(), ids[2]});
       case 1:
@@ -75,6 +75,10 @@ class RandomSums {
         matrices_.erase(sum);
         return one<Accumulate>(program, {sum, share});
       }
+      case 5:
+        return one<Gelu>(program, {any()}, static_cast<Activation>(below(2)));
+      case 6:
+        return one<GeluGrad>(program, {any(), any()}, static_cast<Activation>(below(2)));
       default:
         return one<Matmul>(program, {any(), any()}, static_cast<Matmul::Form>(below(3)));
     }
@@ -167,10 +171,51 @@ TEST_F(FusionShapes, TiedGradientsGatherInTheAccumulator) {
 TEST_F(FusionShapes, WhatIsReadTwiceOrKeptStays) {
   const ValueId y = one<Matmul>({x_, w_}, Matmul::Form::nn), z = one<Matmul>({x_, x_}, Matmul::Form::nn);
   program_.keep(one<Add>({y, x_}));
-  program_.keep(one<Gelu>({y}, Activation::gelu_erf));
+  program_.keep(one<Add>({y, w_}));
   program_.keep(z);
   program_.keep(one<Add>({z, x_}));
-  EXPECT_EQ(fused(), (Ops{"matmul nn", "matmul nn", "add", "gelu erf", "add"}));
+  EXPECT_EQ(fused(), (Ops{"matmul nn", "matmul nn", "add", "add", "add"}));
+}
+
+TEST_F(FusionShapes, AnActivationLeavesItsInputToWhomReadsIt) {
+  const ValueId bias = leaf("bias", Role::parameter, {kSize}), dy = leaf("dy", Role::input);
+  const ValueId x = one<AddBias>({one<Matmul>({x_, w_}, Matmul::Form::nn), bias});
+  const ValueId y = one<Gelu>({x}, Activation::gelu_tanh);
+  program_.set_phase(Phase::backward);
+  const ValueId dx = one<GeluGrad>({x, one<Matmul>({dy, w_}, Matmul::Form::nt)}, Activation::gelu_tanh);
+  program_.keep(one<Matmul>({y, dx}, Matmul::Form::tn));
+  EXPECT_EQ(fused(), (Ops{"matmul nn + bias, gelu and input tanh", "matmul nt, gelu slope tanh", "matmul tn"}));
+}
+
+TEST_F(FusionShapes, AnInputThatNobodyElseReadsIsNotStored) {
+  const ValueId x = one<Matmul>({x_, w_}, Matmul::Form::nn);
+  program_.keep(one<Add>({one<Gelu>({x}, Activation::gelu_erf), x_}));
+  EXPECT_EQ(fused(), (Ops{"matmul nn, gelu erf", "add"}));
+}
+
+TEST_F(FusionShapes, AnActivationIsNotMovedToAnotherPhase) {
+  const ValueId x = one<Matmul>({x_, w_}, Matmul::Form::nn);
+  program_.keep(one<Gelu>({x}, Activation::gelu_erf));
+  program_.set_phase(Phase::backward);
+  program_.keep(one<Gelu>({x}, Activation::gelu_erf));
+  const ValueId y = one<Matmul>({x_, x_}, Matmul::Form::nn);
+  program_.set_phase(Phase::update);
+  program_.keep(one<Gelu>({y}, Activation::gelu_erf));
+  EXPECT_EQ(fused(), (Ops{"matmul nn, gelu and input erf", "gelu erf", "matmul nn", "gelu erf"}));
+}
+
+TEST(Fusion, ASumOverRanksStaysBetweenProductAndActivation) {
+  Program program(mesh_of({1, 1, 2, 1}));
+  Placements columns{}, rows{};
+  columns[2] = Placement::sharded(1), rows[2] = Placement::sharded(0);
+  const ValueId x = program.leaf("x", Role::input, DType::f64, {4, 4}, columns);
+  const ValueId w = program.leaf("w", Role::parameter, DType::f64, {4, 4}, rows);
+  const ValueId share = program.emit_one(std::make_shared<Matmul>(Matmul::Form::nn), {x, w});
+  EXPECT_THROW(program.emit_one(std::make_shared<Gelu>(Activation::gelu_erf), {share}), PlacementError);
+  EXPECT_THROW(
+      program.emit_one(
+          std::make_shared<Matmul>(Matmul::Form::nn, ProductEpilogue{.finish = ProductEpilogue::Finish::gelu}), {x, w}),
+      PlacementError);
 }
 
 TEST_F(FusionShapes, ParametersAreNotOverwritten) {
