@@ -49,7 +49,12 @@ struct KernelTable {
     const ValueType x = matrix(), y = matrix(kInner), w = numbers({kWidth, kInner});
     using Form = Matmul::Form;
     return {made<Matmul>("nn", {x, w}, Form::nn), made<Matmul>("nt", {y, w}, Form::nt),
-            made<Matmul>("tn", {x, y}, Form::tn)};
+            made<Matmul>("tn", {x, y}, Form::tn),
+            made<Matmul>("nn + bias, gelu and input", {x, w, numbers({kInner})}, Form::nn,
+                         ProductEpilogue{.bias = ProductEpilogue::Bias::of_columns,
+                                         .finish = ProductEpilogue::Finish::gelu_and_input}),
+            made<Matmul>("nt, gelu slope", {x, numbers({kInner, kWidth}), y}, Form::nt,
+                         ProductEpilogue{.finish = ProductEpilogue::Finish::gelu_slope})};
   }
   Cases cases(const Add*) const {
     return {made<Add>("", {matrix(), matrix()}), made<Add>("table", {table(), table()})};

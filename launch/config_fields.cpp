@@ -175,6 +175,10 @@ ConfigSection device_section() {
                                   {"", "GPUs: collectives by NCCL, or, to test, through the hosts' memory and MPI."});
   device.field("share_gpu", &C::share_gpu, kAny,
                {"", "GPUs: more than one rank may have the same one. To test with; slow, and NCCL may hang."});
+  device.field("products", &C::products, kAny,
+               {"",
+                "GPUs: which algorithm computes each product, as an earlier run wrote it (its folder's "
+                "`products.json`). Empty: the fastest, measured at the start."});
   return device.section();
 }
 

@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <set>
 
 #include "collectives/nccl_communicator.h"
 #include "collectives/staged_communicator.h"
 #include "launch/cuda_rank_device.h"
 #include "launch/gpu_environment.h"
 #include "launch/gpu_placement.h"
+#include "runtime/core/random.h"
 
 namespace annulus {
 namespace {
@@ -39,6 +45,12 @@ std::vector<RankGpus> gather_gpus(Process& process, const std::vector<CudaGpu>& 
   return ranks;
 }
 
+std::string text_of_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw ConfigError(fmt::format("device.products={}: {}", path, std::strerror(errno)));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 class CudaRankDevice final : public RankDevice {
  public:
   CudaRankDevice(Process& process, const RunConfig& config)
@@ -63,6 +75,7 @@ class CudaRankDevice final : public RankDevice {
     options.progress = staged_ ? Progress::poll : Progress::thread;
     return options;
   }
+  std::string choose_products(const std::vector<const Program*>& programs) override;
   void check_memory(const MemoryNeed& need, std::int64_t device_reserve_bytes) override;
   std::int64_t taken_by_libraries() override {
     const CudaMemory now = device_->memory();
@@ -129,6 +142,35 @@ void CudaRankDevice::connect() {
     throw CollectiveError(
         fmt::format("NCCL does not start on {}: {}; device.communication=staged does without it", gpu(), error.what()));
   }
+}
+
+std::string CudaRankDevice::choose_products(const std::vector<const Program*>& programs) {
+  const std::vector<std::uint64_t> machines = process_.gather(stream_id(device_->product_machine()));
+  const bool alike = std::set(machines.begin(), machines.end()).size() == 1;
+  const std::string& file = config_.products;
+  if (!alike && file.empty()) {
+    if (process_.is_first())
+      fmt::print("ranks have different GPUs: each product takes the algorithm cuBLASLt suggests\n");
+    return {};
+  }
+  std::vector<ProductShape> shapes;
+  for (const Program* program : programs) {
+    const std::vector<ProductShape> all = products_of(*program);
+    shapes.insert(shapes.end(), all.begin(), all.end());
+  }
+  std::string text;
+  agree_on_device(process_, [&] {
+    if (!process_.is_first()) return;
+    text = file.empty() ? to_json(device_->choose_products(shapes)) : text_of_file(file);
+  });
+  text = process_.text_of(0, std::move(text));
+  const std::string where = file.empty() ? "what rank 0 chose" : "device.products=" + file;
+  agree_on_device(process_, [&] {
+    const ProductTable table = parse_product_table(text, where);
+    device_->use_products(table, shapes, where);
+    if (process_.is_first() && file.empty()) fmt::print("{}", describe(table));
+  });
+  return text;
 }
 
 void CudaRankDevice::check_memory(const MemoryNeed& need, std::int64_t device_reserve_bytes) {

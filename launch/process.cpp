@@ -99,6 +99,16 @@ int Process::claim_cores(std::int64_t asked) {
   return asked > 0 ? static_cast<int>(asked) : share.threads;
 }
 
+std::string Process::text_of(int root, std::string text) {
+  text.resize((text.size() + 3) / 4 * 4);
+  std::int32_t words = static_cast<std::int32_t>(text.size() / 4);
+  wait(world_->broadcast(&words, 1, DType::i32, root));
+  text.resize(static_cast<std::size_t>(words) * 4);
+  wait(world_->broadcast(text.data(), words, DType::i32, root));
+  text.erase(text.find_last_not_of('\0') + 1);
+  return text;
+}
+
 void Process::agree(const std::function<void()>& action) {
   std::vector<std::string> problems;
   try {
@@ -113,16 +123,13 @@ void Process::agree(const std::function<void()>& action) {
   const int root = static_cast<int>(first - failed.begin());
   std::string text;
   for (const std::string& problem : problems) text += problem + '\0';
-  text.resize((text.size() + 3) / 4 * 4);
-  std::int32_t words = static_cast<std::int32_t>(text.size() / 4);
-  wait(world_->broadcast(&words, 1, DType::i32, root));
-  text.resize(static_cast<std::size_t>(words) * 4);
-  wait(world_->broadcast(text.data(), words, DType::i32, root));
+  text = text_of(root, std::move(text));
 
   problems.clear();
   const bool first_rank = root == 0;  // who speaks for all
-  for (std::size_t begin = 0; begin < text.size() && text[begin] != '\0'; begin = text.find('\0', begin) + 1) {
+  for (std::size_t begin = 0, size = 0; begin < text.size(); begin += size + 1) {
     const std::string problem(text.c_str() + begin);
+    size = problem.size();
     problems.push_back(
         first_rank ? problem : fmt::format("rank {} on {}: {}", root, hosts_[static_cast<std::size_t>(root)], problem));
   }

@@ -62,6 +62,9 @@ class Process {
   /// communicate.
   void agree(const std::function<void()>& action);
 
+  /// What rank `root` has; without zero bytes at its end. Collective.
+  std::string text_of(int root, std::string mine);
+
   /// Every rank's `mine`, by rank; T is made of whole 32-bit words. Collective.
   template <class T>
   std::vector<T> gather(const T& mine) {

@@ -32,6 +32,7 @@ class CpuRankDevice final : public RankDevice {
     options.shared_memory = process_.shared_memory();
     return options;
   }
+  std::string choose_products(const std::vector<const Program*>&) override { return {}; }
   void check_memory(const MemoryNeed& need, std::int64_t) override {
     check_host_memory(process_, need.arena_bytes + need.host_bytes);
   }

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "launch/memory.h"
 #include "launch/process.h"
@@ -25,6 +26,10 @@ class RankDevice {
   virtual std::string processor() const = 0;
   /// How programs run here, watched by nobody.
   virtual ExecutorOptions executor_options() = 0;
+  /// Chooses the algorithms of these programs' products, before their memory is planned, or takes them from the file
+  /// that the configuration names. Returns what was chosen, for such a file; empty where there is no choice.
+  /// Collective; throws AgreedConfigError where the file does not fit.
+  virtual std::string choose_products(const std::vector<const Program*>& programs) = 0;
   /// Throws AgreedConfigError where a host, or a GPU, has less memory than its ranks need together. Collective.
   virtual void check_memory(const MemoryNeed& need, std::int64_t device_reserve_bytes) = 0;
   /// Bytes of the device's own memory that libraries have taken since it was made, beside what was allocated; 0 where

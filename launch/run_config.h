@@ -69,6 +69,7 @@ struct DeviceConfig {
   bool deterministic = false;
   GpuCommunication communication = GpuCommunication::nccl;
   bool share_gpu = false;
+  std::string products = {};
 };
 
 struct CommunicationConfig {

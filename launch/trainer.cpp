@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "launch/build_info.h"
 #include "model/analytic/of_step.h"
@@ -100,6 +101,13 @@ TrainStep Trainer::plan() {
   };
   TrainStep step = record_train_step(mesh_, options_);
   check_same_collectives(process_, step.program);
+  std::optional<EvaluateStep> evaluate;
+  std::vector<const Program*> programs{&step.program};
+  if (config_.training.evaluate_every > 0) {
+    evaluate = record_evaluate_step(mesh_, options_);
+    programs.push_back(&evaluate->program);
+  }
+  products_ = device_->choose_products(programs);
   const Schedule schedule = make_schedule(step.program);
   MemoryNeed need = memory_need_of(step, plan_memory(step.program, schedule, workspace));
   const std::int64_t training_bytes = need.arena_bytes;
@@ -107,10 +115,8 @@ TrainStep Trainer::plan() {
     prediction_ = predict_step(step.program, schedule, profile_);
     expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, training_bytes);
   });
-  if (config_.training.evaluate_every > 0) {
-    const EvaluateStep evaluate = record_evaluate_step(mesh_, options_);
-    need.arena_bytes += plan_memory(evaluate.program, make_schedule(evaluate.program), workspace).arena_bytes;
-  }
+  if (evaluate)
+    need.arena_bytes += plan_memory(evaluate->program, make_schedule(evaluate->program), workspace).arena_bytes;
   device_->check_memory(need, profile_.device_reserve_bytes);
   say(fmt::format("mesh tp {} x cp {} x dp {}, {} threads a rank; arena {:.1f} MiB a rank; peak: {} ({:.0f} GFLOP/s)",
                   config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, device_->threads(),
@@ -148,6 +154,10 @@ void Trainer::make_folder() {
     if (config_.log.profile.empty()) {
       config_.log.profile = folder_->file("profile.json");
       save_hardware_profile(profile_, config_.log.profile);
+    }
+    if (config_.device.products.empty() && !products_.empty()) {
+      config_.device.products = folder_->file("products.json");
+      write_file_atomically(config_.device.products, products_);
     }
     write_file_atomically(folder_->file("config.json"), to_json(config_));
     describe_run();

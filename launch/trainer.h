@@ -63,6 +63,7 @@ class Trainer {
   std::unique_ptr<Evaluator> evaluator_;  ///< where the run evaluates
   std::unique_ptr<Ledger> ledger_;
   StepPrediction prediction_;
+  std::string products_;  ///< algorithms that were chosen for them
   StepExpectation expectation_;
   double begun_seconds_ = 0, said_seconds_ = 0;
   std::int64_t exported_step_ = -1;

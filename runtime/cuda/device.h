@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/cuda/determinism.h"
+#include "runtime/cuda/product_choices.h"
 #include "runtime/execute/device.h"
 
 namespace annulus {
@@ -46,6 +47,13 @@ class CudaDevice final : public Device {
 
   std::string description() const override;
   CudaMemory memory() const;
+  /// What algorithms of products are chosen for: the GPU, and the library.
+  std::string product_machine() const;
+  /// Measures which algorithm of the library is fastest for each product, with memory that it gives back.
+  ProductTable choose_products(const std::vector<ProductShape>& shapes);
+  /// Products take these algorithms from now on. Throws ConfigError, naming `where` the table stands, where it is of
+  /// another machine or not for these shapes.
+  void use_products(const ProductTable& table, const std::vector<ProductShape>& shapes, const std::string& where);
   /// Zeroed. Throws DeviceError that tells what is free where there is too little.
   std::byte* allocate(std::int64_t bytes) override;
   void copy_to_device(std::byte* to, const void* from, std::int64_t bytes) override;

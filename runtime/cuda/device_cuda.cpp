@@ -69,7 +69,7 @@ struct CudaDevice::State {
     void* pinned = nullptr;
     check(cudaMallocHost(&pinned, kStagingBytes), "pinned memory of the host");
     staging = static_cast<std::byte*>(pinned);
-    products = std::make_unique<CudaProducts>(options.float_products);
+    products = std::make_unique<CudaProducts>(options.float_products, options.determinism);
     attention = std::make_unique<CudaAttention>(CudnnOptions{.determinism = options.determinism}, options.tell);
   }
   ~State() {
@@ -101,6 +101,22 @@ CudaMemory CudaDevice::memory() const {
   std::size_t free_bytes = 0, total_bytes = 0;
   check(cudaMemGetInfo(&free_bytes, &total_bytes), "the GPU's memory");
   return {static_cast<std::int64_t>(free_bytes), static_cast<std::int64_t>(total_bytes), state_->allocated_bytes};
+}
+
+std::string CudaDevice::product_machine() const {
+  state_->select();
+  return state_->products->machine();
+}
+
+ProductTable CudaDevice::choose_products(const std::vector<ProductShape>& shapes) {
+  state_->select();
+  return state_->products->choose(shapes, state_->stream);
+}
+
+void CudaDevice::use_products(const ProductTable& table, const std::vector<ProductShape>& shapes,
+                              const std::string& where) {
+  state_->select();
+  state_->products->use(table, shapes, where);
 }
 
 std::byte* CudaDevice::allocate(std::int64_t bytes) {

@@ -4,27 +4,35 @@
 #include <memory>
 
 #include "runtime/cuda/device.h"
-#include "runtime/execute/kernel.h"
-#include "runtime/ops/matmul.h"
+#include "runtime/cuda/product_choices.h"
 
 struct CUstream_st;
 
 namespace annulus {
 
-/// Matrix products by cuBLASLt, with their epilogues. The algorithm of each shape is the first that the library's
-/// heuristic suggests within the workspace.
+/// Matrix products by cuBLASLt, with as much of their epilogues as it does; our kernels do the rest. A product's
+/// algorithm is the one that a table has for it; else the first that the library's heuristic suggests within the
+/// workspace, and, where results must be the same bits again, that does not split the sum over k.
 class CudaProducts {
  public:
   /// Throws DeviceError where the library does not start.
-  explicit CudaProducts(FloatProducts float_products);
+  CudaProducts(FloatProducts float_products, Determinism determinism);
   ~CudaProducts();
+
+  /// What algorithms are chosen for: the current device, and the library.
+  std::string machine() const;
+  /// Measures on the current device, with memory of its own for as long as it takes: before an arena is allocated.
+  ProductTable choose(const std::vector<ProductShape>& shapes, CUstream_st* stream);
+  /// Takes the table's algorithms from now on. Throws ConfigError, naming `where` the table stands, where it is of
+  /// another GPU or library, lacks one of the shapes, or has what this library cannot do.
+  void use(const ProductTable& table, const std::vector<ProductShape>& shapes, const std::string& where);
 
   std::int64_t workspace_bytes(const Matmul& op, OpDefinition::Types inputs);
   void run(const Matmul& op, const KernelArguments& arguments, CUstream_st* stream);
 
  private:
-  struct Library;
-  std::unique_ptr<Library> library_;
+  struct Cache;
+  std::unique_ptr<Cache> cache_;
 };
 
 }  // namespace annulus

@@ -12,8 +12,9 @@ std::string Matmul::attributes() const {
   constexpr const char* kForms[] = {"nn", "nt", "tn"};
   constexpr const char* kAddends[] = {"", " + addend", " in place"};
   constexpr const char* kFinishes[] = {"", ", gelu", ", gelu and input", ", gelu slope"};
-  return fmt::format("{}{}{}{}{}", kForms[static_cast<int>(form_)], bias() == Bias::none ? "" : " + bias",
-                     kAddends[static_cast<int>(addend())], kFinishes[static_cast<int>(finish())],
+  return fmt::format("{}{}{}{}{}{}", kForms[static_cast<int>(form_)], bias() == Bias::none ? "" : " + bias",
+                     kAddends[static_cast<int>(addend())], output() == Output::wide ? ", wide" : "",
+                     kFinishes[static_cast<int>(finish())],
                      finish() == Finish::none ? "" : " " + Gelu(epilogue_.activation).attributes());
 }
 
@@ -78,7 +79,7 @@ ValueType product_type(const Matmul& op, const ValueType& x, const ValueType& y)
     out.append(b[0]);
   else
     for (int dim = 1; dim < b.rank(); ++dim) out.append(b[dim]);
-  return {x.dtype, out, {}};
+  return {op.output() == Matmul::Output::wide ? wide(x.dtype) : x.dtype, out, {}};
 }
 
 }  // namespace
@@ -125,7 +126,8 @@ void Matmul::gradient(GradientContext& context) const {
     } else {
       std::vector<ValueId> inputs;
       for (int i = 0; i < context.input_count(); ++i) inputs.push_back(context.input(i));
-      x = context.emit(std::make_shared<Matmul>(form_, ProductEpilogue{.bias = bias()}), inputs).front();
+      x = context.emit(std::make_shared<Matmul>(form_, ProductEpilogue{.bias = bias(), .output = output()}), inputs)
+              .front();
     }
     dy = context.emit(std::make_shared<GeluGrad>(epilogue_.activation), {x, dy}).front();
   }

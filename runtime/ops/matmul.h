@@ -9,7 +9,7 @@
 namespace annulus {
 
 /// What a product does to its result c before c is written for the first and only time: what AddBias, then Add (or
-/// Accumulate), then Gelu or GeluGrad would do in passes of their own.
+/// Accumulate), then Gelu or GeluGrad would do in passes of their own; and the type in which c is written.
 struct ProductEpilogue {
   enum class Bias : std::uint8_t { none, of_columns };  ///< of_columns: an input [n...] is added to every row
   enum class Addend : std::uint8_t {
@@ -23,8 +23,13 @@ struct ProductEpilogue {
     gelu_and_input,  ///< gelu(c), and as a second output c, which the backward pass reads
     gelu_slope,      ///< c gelu'(x), where x is an input of c's shape
   };
+  enum class Output : std::uint8_t {
+    as_operands,
+    wide,  ///< not rounded to a half: gradients of weights
+  };
   Bias bias = Bias::none;
   Addend addend = Addend::none;
+  Output output = Output::as_operands;
   Finish finish = Finish::none;
   Activation activation = Activation::gelu_tanh;  ///< of the finish
 
@@ -34,14 +39,15 @@ struct ProductEpilogue {
 
 /// c = op(a) op(b); each operand is seen as the matrix [dim 0, product of the other dims].
 /// nn: [m, k] x [k, n...] -> [m, n...]; nt: [m, k...] x [n, k...] -> [m, n]; tn: [k, m] x [k, n...] -> [m, n...].
-/// One rule serves the forward product, the data gradient (nt) and the weight gradient (tn).
+/// One rule serves the forward product, the data gradient (nt) and the weight gradient (tn). a and b are of one type.
 ///
-/// Behind a and b come the operands of the epilogue: bias, addend, x. Models record those kinds apart; `fuse`
-/// (fusion.h) puts them together.
+/// Behind a and b come the operands of the epilogue, of c's type: bias, addend, x. Models record those kinds apart;
+/// `fuse` (fusion.h) puts them together.
 class Matmul final : public OpOfKind<OpKind::matmul> {
  public:
   using Bias = ProductEpilogue::Bias;
   using Addend = ProductEpilogue::Addend;
+  using Output = ProductEpilogue::Output;
   using Finish = ProductEpilogue::Finish;
   enum class Form : std::uint8_t { nn, nt, tn };
   explicit Matmul(Form form, ProductEpilogue epilogue = {});
@@ -49,10 +55,12 @@ class Matmul final : public OpOfKind<OpKind::matmul> {
   const ProductEpilogue& epilogue() const { return epilogue_; }
   Bias bias() const { return epilogue_.bias; }
   Addend addend() const { return epilogue_.addend; }
+  Output output() const { return epilogue_.output; }
   Finish finish() const { return epilogue_.finish; }
 
   struct Sizes {
     std::int64_t m = 0, n = 0, k = 0;
+    auto operator<=>(const Sizes&) const = default;
   };
   Sizes sizes(const Shape& a, const Shape& b) const;
 

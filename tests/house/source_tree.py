@@ -5,7 +5,7 @@ import re
 
 FOLDERS = ("runtime", "collectives", "parallel", "model", "launch")
 ALL_FOLDERS = FOLDERS + ("tests", "benchmarks")
-SUFFIXES = (".h", ".cpp")
+SUFFIXES = (".h", ".cuh", ".cpp")
 
 
 def files(root, folders=ALL_FOLDERS):
