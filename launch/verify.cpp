@@ -16,6 +16,7 @@ namespace annulus {
 namespace {
 
 constexpr std::int64_t kStepNumber = 1;
+constexpr double kUpdateTolerance = 1e-5;  // of weights after updates in f64, in learning rates
 
 struct Options {
   std::string file;
@@ -29,7 +30,8 @@ Options parse(Arguments arguments) {
   CommandLine line("verify",
                    "Takes one step on this mesh and the same step on one rank, with random tokens and loss weights and "
                    "the weights of "
-                   "the seed, and compares loss and every gradient; and holds every count of the step against closed "
+                   "the seed, and compares loss, every gradient and, in float64, the weights after two updates; and "
+                   "holds every count of the step against closed "
                    "form and program. "
                    "In float64. Exit code 0 or 1.");
   line.configuration(options.file, options.overrides);
@@ -41,6 +43,15 @@ Options parse(Arguments arguments) {
   return options;
 }
 
+/// Rank 0's values on every rank.
+void share(Process& process, WholeValues& values, const std::vector<Parameter>& parameters) {
+  for (const Parameter& parameter : parameters) {
+    std::vector<double>& whole = values[parameter.name];
+    whole.resize(static_cast<std::size_t>(parameter.shape.elements()));
+    wait(process.world().broadcast(whole.data(), parameter.shape.elements(), DType::f64, 0));
+  }
+}
+
 /// Rank 0's reference on every rank.
 void share(Process& process, ReferenceStep& reference, const TrainStep& step) {
   double head[4] = {reference.summary.gradient_norm, reference.summary.loss, reference.summary.loss_weights,
@@ -48,11 +59,23 @@ void share(Process& process, ReferenceStep& reference, const TrainStep& step) {
   wait(process.world().broadcast(head, 4, DType::f64, 0));
   reference.summary = {head[0], head[1], head[2]};
   reference.largest_gradient = head[3];
-  for (const Parameter& parameter : step.parameters) {
-    std::vector<double>& gradient = reference.gradients[parameter.name];
-    gradient.resize(static_cast<std::size_t>(parameter.shape.elements()));
-    wait(process.world().broadcast(gradient.data(), parameter.shape.elements(), DType::f64, 0));
-  }
+  share(process, reference.gradients, step.parameters);
+}
+
+/// The largest difference, over all ranks, of weights after updates on the mesh from those on one rank.
+double compare_updates(Process& process, RankDevice& device, Groups& groups, const ExecutorOptions& executor_options,
+                       const MeshAxes& mesh, const StepOptions& options, const SequenceReader& read) {
+  const std::unique_ptr<Device> apart = device.another();  // gives the memory back
+  StepRunner runner(mesh, options, Tail::update, *apart, groups.lookup(), executor_options);
+  WholeValues reference;
+  if (process.is_first())
+    reference = take_reference_updates(one_rank_options(options, mesh[mesh_axis::dp].size), *apart, read);
+  share(process, reference, runner.step().parameters);
+  runner.initialize();
+  take_updates(runner, read);
+  double largest = update_deviation(reference, runner);
+  wait(process.world().all_reduce(&largest, &largest, 1, DType::f64, Reduction::max));
+  return largest;
 }
 
 /// The largest deviations of all ranks.
@@ -118,7 +141,11 @@ int run_verify(Process& process, Arguments arguments) {
   const Deviation worst = largest_of(process.world(), deviation_from(reference, runner), parameters);
   const std::vector<std::int32_t> agreed = process.gather(static_cast<std::int32_t>(counts.agree));
 
-  const bool steps_equal = worst.worst() <= tolerance;
+  const bool has_updates = step_options.dtype == DType::f64;
+  const double updates =
+      has_updates ? compare_updates(process, *device, groups, executor_options, mesh, step_options, read) : 0;
+
+  const bool steps_equal = worst.worst() <= tolerance && updates <= kUpdateTolerance;
   const auto differing = std::find(agreed.begin(), agreed.end(), 0);
   if (process.is_first()) {
     fmt::print("{} ranks against one, {}: loss {:.12g}\n", process.size(), name_of(step_options.dtype),
@@ -127,6 +154,7 @@ int run_verify(Process& process, Arguments arguments) {
     fmt::print(
         "largest error: loss {:.3g}, gradient norm {:.3g} (relative); gradients {:.3g} of the largest entry, in {}\n",
         worst.loss, worst.norm, worst.gradient, worst.parameter);
+    if (has_updates) fmt::print("weights after two updates: {:.3g} of the learning rate apart\n", updates);
     fmt::print("{}", counts.text);
     fmt::print("steps {} (tolerance {:.1g}); counts {}\n", steps_equal ? "equal" : "DIFFER", tolerance,
                differing == agreed.end() ? "equal on all ranks"

@@ -8,6 +8,19 @@
 namespace annulus {
 namespace {
 
+constexpr int kUpdates = 2;
+constexpr double kLearningRate = 1e-3;
+
+/// Of `whole`, what this rank's value of the parameter should hold.
+std::vector<double> shard_of(const StepRunner& runner, const Parameter& parameter, const WholeValues& whole) {
+  ValueType type = runner.step().program.type(parameter.value);
+  type.dtype = DType::f64;
+  std::vector<double> shard(static_cast<std::size_t>(type.shape.elements()));
+  take_shard(runner.mesh(), parameter, type, reinterpret_cast<const std::byte*>(whole.at(parameter.name).data()),
+             reinterpret_cast<std::byte*>(shard.data()));
+  return shard;
+}
+
 Communicator& no_communicator(AxisSet) { throw InternalError("a program of one rank asks for a communicator"); }
 
 }  // namespace
@@ -45,13 +58,8 @@ Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runne
   deviation.loss = std::abs(got.loss / reference.summary.loss - 1);
   deviation.norm = std::abs(got.gradient_norm / reference.summary.gradient_norm - 1);
   for (const Parameter& parameter : runner.step().parameters) {
-    ValueType type = runner.step().program.type(parameter.value);
-    type.dtype = DType::f64;
     const std::vector<double> owned = runner.gradient(parameter);
-    std::vector<double> expected(static_cast<std::size_t>(type.shape.elements()));
-    take_shard(runner.mesh(), parameter, type,
-               reinterpret_cast<const std::byte*>(reference.gradients.at(parameter.name).data()),
-               reinterpret_cast<std::byte*>(expected.data()));
+    const std::vector<double> expected = shard_of(runner, parameter, reference.gradients);
     double largest = 0;
     const auto first = static_cast<std::size_t>(runner.owned(parameter).first);
     for (std::size_t i = 0; i < owned.size(); ++i) {
@@ -64,6 +72,39 @@ Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runne
     deviation.parameter = parameter.name;
   }
   return deviation;
+}
+
+void take_updates(StepRunner& runner, const SequenceReader& read) {
+  const auto& optimizer = runner.options().optimizer;
+  for (int step = 1; step <= kUpdates; ++step)
+    runner.run(step, {kLearningRate, 1 - std::pow(optimizer.beta1, step), 1 - std::pow(optimizer.beta2, step)}, read);
+}
+
+WholeValues take_reference_updates(const StepOptions& options, Device& device, const SequenceReader& read) {
+  StepRunner runner(make_mesh({}, 0), options, Tail::update, device, no_communicator);
+  runner.initialize();
+  take_updates(runner, read);
+  WholeValues weights;
+  for (const Parameter& parameter : runner.step().parameters) {
+    std::vector<double> values = read_floats(runner.executor(), parameter.value);
+    values.resize(static_cast<std::size_t>(parameter.shape.elements()));  // padding is behind the last row
+    weights[parameter.name] = std::move(values);
+  }
+  return weights;
+}
+
+double update_deviation(const WholeValues& reference, const StepRunner& runner) {
+  double largest = 0;
+  for (const Parameter& parameter : runner.step().parameters) {
+    const std::vector<double> expected = shard_of(runner, parameter, reference);
+    const std::vector<double> got = read_floats(runner.executor(), parameter.value);
+    const bool has_keys = parameter.name.ends_with("key_value.bias");  // before the values
+    for (std::size_t i = has_keys ? got.size() / 2 : 0; i < got.size(); ++i) {
+      const double error = std::abs(got[i] - expected[i]) / kLearningRate;
+      if (!(error <= largest)) largest = std::isnan(error) ? INFINITY : error;
+    }
+  }
+  return largest;
 }
 
 SequenceReader random_sequences(std::uint64_t seed, std::int64_t vocabulary) {

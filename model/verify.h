@@ -7,11 +7,14 @@
 
 namespace annulus {
 
+/// A whole, unpadded value of every parameter, by its name; row-major.
+using WholeValues = std::map<std::string, std::vector<double>>;
+
 /// Loss, norm and every whole gradient of a step that one rank has taken.
 struct ReferenceStep {
   StepSummary summary;
-  std::map<std::string, std::vector<double>> gradients;  ///< by parameter, whole and unpadded, row-major
-  double largest_gradient = 0;                           ///< absolute value of the largest entry of all
+  WholeValues gradients;
+  double largest_gradient = 0;  ///< absolute value of the largest entry of all
 };
 
 /// Largest differences of a sharded step from the reference. Gradients are compared relative to the model's largest
@@ -36,6 +39,14 @@ ReferenceStep take_reference_step(const StepOptions& options, Device& device, st
 
 /// Compares what this rank has of the gradients after a step recorded with Tail::gradients.
 Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runner);
+
+/// Steps with updates, at a learning rate that is the unit of `update_deviation`: several, so that moments count.
+void take_updates(StepRunner& runner, const SequenceReader& read);
+/// The weights after them on one rank, from the seed's initial ones.
+WholeValues take_reference_updates(const StepOptions& options, Device& device, const SequenceReader& read);
+/// The largest difference of this rank's weights after them, in learning rates. Key biases are left out: their gradient
+/// is exactly zero, and AdamW makes whole steps of its rounding.
+double update_deviation(const WholeValues& reference, const StepRunner& runner);
 
 /// Random tokens of the vocabulary, and loss weights of which some are 0: a function of the seed alone.
 SequenceReader random_sequences(std::uint64_t seed, std::int64_t vocabulary);

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "collectives/nccl_communicator.h"
+#include "collectives/staged_communicator.h"
 #include "collectives/thread_communicator.h"
 #include "tests/collectives/nccl_fake.h"
 #include "tests/cuda/fiber_device.h"
@@ -46,7 +47,36 @@ void on_gpu_ranks(const Composition& composition, Tail tail, const std::function
   });
 }
 
-TEST(CudaStep, MeshesEqualOneRankOnTheCpu) {
+/// The same through the host's memory, by the device's own copies.
+void on_staged_ranks(const Composition& composition, Tail tail, const std::function<void(StepRunner& runner)>& body) {
+  MeshShape shape = composition.mesh;
+  shape.kv_heads = static_cast<int>(composition.options.model.kv_heads);
+  const ThreadWorld threads(shape.ranks());
+  run_ranks(shape.ranks(), [&](Communicator& outer) {
+    FiberDevice device;
+    const auto world = staged_communicator(
+        threads.communicator(outer.rank()),
+        {.to_host =
+             [&](void* to, const void* from, std::int64_t bytes) {
+               device.copy_from_device(to, static_cast<const std::byte*>(from), bytes);
+             },
+         .to_device = [&](void* to, const void* from,
+                          std::int64_t bytes) { device.copy_to_device(static_cast<std::byte*>(to), from, bytes); }});
+    const MeshAxes mesh = make_mesh(shape, outer.rank());
+    Groups groups(*world, mesh);
+    StepRunner runner(record_train_step(mesh, composition.options, tail), composition.options, device, groups.lookup());
+    runner.initialize();
+    body(runner);
+  });
+}
+
+using OnRanks = decltype(&on_gpu_ranks);
+
+class CudaStepOver : public ::testing::TestWithParam<OnRanks> {};
+INSTANTIATE_TEST_SUITE_P(, CudaStepOver, ::testing::Values(&on_gpu_ranks, &on_staged_ranks),
+                         [](const auto& which) { return which.param == &on_gpu_ranks ? "nccl" : "staged"; });
+
+TEST_P(CudaStepOver, MeshesEqualOneRankOnTheCpu) {
   const std::uint64_t seed = fresh_seed();
   for (const MeshShape mesh : {MeshShape{1, 1, 1}, MeshShape{1, 2, 2}, MeshShape{2, 1, 1}}) {
     Composition composition{.mesh = mesh, .options = tiny_step(seed)};
@@ -58,7 +88,7 @@ TEST(CudaStep, MeshesEqualOneRankOnTheCpu) {
         take_reference_step(one_rank_options(composition.options, mesh.dp), cpu, kStep, read);
     std::mutex mutex;
     Deviation worst;
-    on_gpu_ranks(composition, Tail::gradients, [&](StepRunner& runner) {
+    GetParam()(composition, Tail::gradients, [&](StepRunner& runner) {
       runner.run(kStep, {}, read);
       const std::lock_guard lock(mutex);
       worst = std::max(worst, deviation_from(reference, runner));
