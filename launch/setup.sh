@@ -1,17 +1,27 @@
 #!/usr/bin/env bash
 # Installs what Annulus is built with, from Debian's or Ubuntu's packages, where something is missing.
-#   launch/setup.sh [--no-install] [--oracle]
+#   launch/setup.sh [--no-install] [--oracle] [--cuda]
 #     --no-install   only say what is missing (exit code 1)
 #     --oracle       also what the comparison with PyTorch needs (tests/run.sh asks for it)
+#     --cuda         also cuDNN, NCCL and pip, which the CUDA build needs beside CUDA's toolkit (launch/demo.sh asks for it
+#                    where there is a GPU)
 set -euo pipefail
 
 packages=(g++ cmake make ninja-build pkg-config openmpi-bin libopenmpi-dev libdnnl-dev nlohmann-json3-dev libcli11-dev libfmt-dev libsentencepiece-dev libgtest-dev libbenchmark-dev python3)
 install=yes
+# Whether the compiler, or one with CUDA's folder, finds it.
+has_header() { echo "#include <$1>" | g++ -E -x c++ -I /usr/local/cuda/include - >/dev/null 2>&1; }
 for argument in "$@"; do
   case $argument in
     --no-install) install=no ;;
     --oracle) packages+=(python3-venv python3-pip python3-torch python3-numpy) ;;
-    -h | --help) sed -n 2,5p "$0"; exit 0 ;;
+    --cuda)
+      packages+=(python3-pip)
+      # From NVIDIA's packages, unless they are here in another way.
+      has_header nccl.h || packages+=(libnccl2 libnccl-dev)
+      has_header cudnn.h || packages+=(libcudnn9-cuda-13 libcudnn9-dev-cuda-13)
+      ;;
+    -h | --help) sed -n 2,7p "$0"; exit 0 ;;
     *) echo "setup: $argument is no option of mine; see $0 --help" >&2; exit 2 ;;
   esac
 done
