@@ -1,5 +1,6 @@
 # CUDA's compiler and libraries. Nothing links libcuda itself, so that programs start, and say what is missing, without it.
-set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual)
+set(ANNULUS_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual CACHE STRING "GPUs to compile kernels for")
+set(CMAKE_CUDA_ARCHITECTURES ${ANNULUS_CUDA_ARCHITECTURES})
 enable_language(CUDA)
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)

@@ -1,11 +1,13 @@
-"""Times training steps (forward, backward, AdamW) of a GPT-2 in PyTorch on the CPU, fp32, and prints one JSON object.
+"""Times training steps (forward, backward, AdamW) of a GPT-2 in PyTorch and prints one JSON object.
 
     step.py '{"layers": 12, "hidden": 768, ..., "compile": true, "fused": true}'
 
-Runs in the environment that compare_pytorch.py makes. What it times is what `annulus train` does in a step: gradients set to
-none, loss, backward, clipping by the global norm, AdamW.
+On the CPU in fp32, in the environment that compare_pytorch.py makes; with "device": "cuda" on a GPU, where "dtype": "bf16" runs
+under autocast with fp32 weights, and "attention" names the implementation. What it times is what `annulus train` does in a step:
+gradients set to none, loss, backward, clipping by the global norm, AdamW.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -13,6 +15,8 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional
+
+ATTENTIONS = ("cudnn", "flash", "efficient")  # of a GPU, as torch.nn.attention names them
 
 
 class Block(nn.Module):
@@ -49,22 +53,44 @@ class Decoder(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
+def attention_by(name):
+    """The context in which attention is done by that implementation alone; by PyTorch's choice where none is named."""
+    if not name:
+        return contextlib.nullcontext()
+    from torch.nn import attention  # not in the oldest versions that the CPU is timed with
+    backend = {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "math": "MATH"}[name]
+    return attention.sdpa_kernel(getattr(attention.SDPBackend, backend))
+
+
+def finish(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def main():
     case = json.loads(sys.argv[1])
+    device = case.get("device", "cpu")
     torch.manual_seed(1)
-    model = Decoder(case["layers"], case["hidden"], case["heads"], case["vocabulary"], case["length"])
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = Decoder(case["layers"], case["hidden"], case["heads"], case["vocabulary"], case["length"]).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=case["fused"])
     loss_of = torch.compile(model) if case["compile"] else model
+    halves = torch.autocast(device, torch.bfloat16) if case.get("dtype") == "bf16" else contextlib.nullcontext()
     seconds, losses = [], []
     for _ in range(case["steps"] + case["warm_up"]):
-        tokens = torch.randint(0, case["vocabulary"], (case["sequences"], case["length"] + 1))
+        tokens = torch.randint(0, case["vocabulary"], (case["sequences"], case["length"] + 1)).to(device)
+        finish(device)
         begin = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(tokens[:, :-1], tokens[:, 1:])
-        loss.backward()
+        with attention_by(case.get("attention")):
+            for part in tokens.split(case.get("micro_sequences", case["sequences"])):
+                with halves:
+                    loss = loss_of(part[:, :-1], part[:, 1:]) * (len(part) / len(tokens))
+                loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
+        finish(device)
         seconds.append(time.perf_counter() - begin)
     print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads(), "step_seconds": seconds[case["warm_up"]:],
                       "last_loss": losses[-1], "parameters": sum(p.numel() for p in model.parameters())}))

@@ -1,7 +1,7 @@
 """Trains the same random GPT-2 on the same tokens in PyTorch and in Annulus, on one rank and on meshes, and compares
 the loss of every step and the weights at the end. Prints a table of deviations; exit code 0 or 1.
 
-usage: compare_training.py ANNULUS [--seed N] [--keep FOLDER]
+usage: compare_training.py ANNULUS [--seed N] [--keep FOLDER] [--set PATH=VALUE]... [--most-ranks N]
 The python3 of tests/oracle.sh has what it needs.
 """
 
@@ -52,7 +52,7 @@ def weight_deviations(expected, found):
     return deviations
 
 
-def compare(name, folder, history, expected):
+def compare(name, folder, history, expected, arguments):
     """Prints a row of the table; whether the run stays within the tolerances."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "gradient_norm" in line]
@@ -64,12 +64,12 @@ def compare(name, folder, history, expected):
                         for column, key in enumerate(("loss", "gradient_norm", "learning_rate")))
     deviations = weight_deviations(expected, found)
     worst = max(deviations, key=deviations.get)
-    good = loss <= LOSS_TOLERANCE and deviations[worst] <= WEIGHT_TOLERANCE and rate <= 1e-9
+    good = loss <= arguments.loss_tolerance and deviations[worst] <= arguments.weight_tolerance and rate <= 1e-9
     print(f"{name:44} {loss:9.1e} {norm:9.1e} {deviations[worst]:9.1e}  {worst:26} {'ok' if good else 'FAILED'}", flush=True)
     return good
 
 
-def run(annulus, seed, folder):
+def run(annulus, seed, folder, arguments):
     draw = random.Random(seed)
     config = program.draw_config(draw, STEPS)
     batch = config["batch"]
@@ -90,15 +90,25 @@ def run(annulus, seed, folder):
     print(f"{'largest deviation, relative':44} {'loss':>9} {'norm':>9} {'weights':>9}  {'of them'}")
     good = True
     for index, (name, ranks, settings) in enumerate(MESHES):
+        if ranks > arguments.most_ranks:
+            continue
         output = folder / f"run-{index}"
-        overrides = [f"--set={setting}" for setting in [*settings, f"output.folder={output}"]]
-        if index > 0:
-            overrides.append(f"--set=log.profile={folder}/run-0/profile.json")
+        overrides = [f"--set={setting}" for setting in [*settings, *arguments.set, f"output.folder={output}"]]
+        profile = next(folder.glob("run-*/profile.json"), None)
+        if profile:
+            overrides.append(f"--set=log.profile={profile}")
         program.mpirun(ranks, [annulus, "train", folder / "config.json", *overrides])
-        good = compare(name, output, history, expected) and good
-    print(f"tolerance: loss {LOSS_TOLERANCE:.0e} at every step, weights {WEIGHT_TOLERANCE:.0e} in norm, per tensor")
+        good = compare(name, output, history, expected, arguments) and good
+    print(f"tolerance: loss {arguments.loss_tolerance:.0e} at every step, weights {arguments.weight_tolerance:.0e} in norm, per tensor")
     return good
 
 
+def options(parser):
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="a setting of every run")
+    parser.add_argument("--most-ranks", type=int, default=8, help="leave meshes of more ranks out")
+    parser.add_argument("--loss-tolerance", type=float, default=LOSS_TOLERANCE)
+    parser.add_argument("--weight-tolerance", type=float, default=WEIGHT_TOLERANCE)
+
+
 if __name__ == "__main__":
-    program.main(__doc__, run)
+    program.main(__doc__, run, options)

@@ -34,16 +34,20 @@ def mpirun(ranks, command):
     return done.stdout
 
 
-def main(description, run):
-    """Calls `run(program, seed, folder)` with a fresh seed, or the one asked for; exit code 0 where it returns True."""
+def main(description, run, options=None):
+    """Calls `run(program, seed, folder)` with a fresh seed, or the one asked for; exit code 0 where it returns True. Where there
+    are `options`, it adds them to a parser, and `run` is given the parsed arguments, too."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("program", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little"))
     parser.add_argument("--keep", type=pathlib.Path, help="a new folder for all files")
+    if options:
+        options(parser)
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="annulus-pytorch-") as temporary:
         folder = arguments.keep.resolve() if arguments.keep else pathlib.Path(temporary)
         if arguments.keep:
             folder.mkdir(parents=True)
-        sys.exit(0 if run(arguments.program.resolve(), arguments.seed, folder) else 1)
+        more = [arguments] if options else []
+        sys.exit(0 if run(arguments.program.resolve(), arguments.seed, folder, *more) else 1)

@@ -1,0 +1,332 @@
+"""The stages of benchmarks/gpu_suite.sh, which sets the environment up; see there. A stage that is done has left its result in
+runs/gpu-suite (runs/gpu-suite-cpu for a rehearsal); `report` makes tables of whatever is there."""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import step_time
+
+SOURCE = pathlib.Path(__file__).resolve().parents[1]
+PYTHON = os.environ.get("GPU_SUITE_PYTHON", "python3")
+ORACLE = os.environ.get("ANNULUS_ORACLE_PYTHON", PYTHON)
+STAGE_SECONDS = 470
+DATASHEET_FLOPS = 989.4e12  # bf16, dense, of an H100 SXM or H200
+
+GPT2_1558M = {"layers": 48, "hidden": 1600, "heads": 25, "vocabulary": 50257}
+GPT_1300M = {"layers": 24, "hidden": 2048, "heads": 16, "vocabulary": 50257}
+TINY = {"layers": 2, "hidden": 64, "heads": 4, "vocabulary": 500}
+# stage: title, model, sequences, tokens of each
+SPEED = {
+    "speed-124m": ("GPT-2 124M, 32 x 1024", step_time.GPT2, 32, 1024),
+    "speed-1558m": ("GPT-2 1.5B, 8 x 1024", GPT2_1558M, 8, 1024),
+    "speed-1300m": ("GPT 1.3B, 8 x 4096", GPT_1300M, 8, 4096),
+    "speed-1300m-long": ("GPT 1.3B, 1 x 32768", GPT_1300M, 1, 32768),
+}
+# name, ranks, settings: the mesh on GPUs against one rank
+VERIFY = [
+    ("tp2", 2, ["parallel.tp=2"]),
+    ("tp2 sp", 2, ["parallel.tp=2", "parallel.sequence_parallel=true"]),
+    *((f"cp2 {layout}", 2, ["parallel.cp=2", f"parallel.layout={layout}"]) for layout in ("contiguous", "striped", "zigzag")),
+    ("dp2", 2, ["parallel.dp=2"]),
+    ("tp2 cp2 zigzag sp", 4, ["parallel.tp=2", "parallel.cp=2", "parallel.layout=zigzag", "parallel.sequence_parallel=true"]),
+    ("dp2 cp2 striped", 4, ["parallel.dp=2", "parallel.cp=2", "parallel.layout=striped"]),
+    ("dp2 tp2", 4, ["parallel.dp=2", "parallel.tp=2"]),
+]
+
+
+class Failed(Exception):
+    """What a stage could not do, with the end of the output."""
+
+
+class Suite:
+    def __init__(self, cpu, build_folder):
+        self.cpu = cpu
+        self.results = SOURCE / "runs" / ("gpu-suite-cpu" if cpu else "gpu-suite")
+        self.build = build_folder or SOURCE / ("build" if cpu else "build-gpu")
+        self.program = self.build / "annulus"
+        self.halves = "f32" if cpu else "bf16"  # what speed is measured in
+        self.device = [] if cpu else ["device.kind=cuda"]
+        self.deadline = 0.0
+
+    def gpus(self):
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+        return [line.split("(UUID")[0].split(":", 1)[1].strip() for line in found.stdout.splitlines() if line.startswith("GPU ")]
+
+    def run(self, command, ranks=0, may_fail=False, **environment):
+        """(exit code, output) of a command within what the stage's time leaves; as ranks where asked to."""
+        words = [str(word) for word in command]
+        if ranks:
+            words = ["mpirun", "-n", str(ranks), *words]
+        try:
+            done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=SOURCE,
+                                  timeout=max(1.0, self.deadline - time.monotonic()), env={**os.environ, **environment})
+        except subprocess.TimeoutExpired as error:
+            tail = (error.stdout or b"").decode(errors="replace")[-2000:]
+            raise Failed(f"out of time in {' '.join(words)}\n{tail}") from error
+        if done.returncode != 0 and not may_fail:
+            raise Failed(f"exit code {done.returncode} of {' '.join(words)}\n{done.stdout[-4000:]}")
+        return done.returncode, done.stdout
+
+    def settings(self, *settings):
+        return [word for setting in [*self.device, *settings] for word in ("--set", setting)]
+
+    def config(self, folder, model, sequences, length, steps=0):
+        """A configuration file of a run on random tokens."""
+        tokens = folder / f"{length}.bin"
+        if not tokens.exists():
+            step_time.write_tokens(tokens, model["vocabulary"], 64 * length + 1)
+        path = folder / "config.json"
+        path.write_text(json.dumps({
+            "model": {**model, "block_size": length}, "batch": {"sequence_length": length, "global_sequences": sequences},
+            "data": {"file": str(tokens)}, "training": {"steps": steps}}))
+        return path
+
+
+def wheel_links(folder):
+    """NCCL and cuDNN, where the machine has them only as wheels, under the names that linkers look for."""
+    nvidia = importlib.util.find_spec("nvidia") if PYTHON == "python3" else None
+    for root in list(nvidia.submodule_search_locations) if nvidia else []:
+        for library in pathlib.Path(root).glob("*/lib/lib*.so.*"):
+            name = library.name.split(".so.")[0] + ".so"
+            (folder / "lib").mkdir(parents=True, exist_ok=True)
+            for link in (name, library.name):
+                if not (folder / "lib" / link).exists():
+                    (folder / "lib" / link).symlink_to(library)
+        for header in pathlib.Path(root).glob("*/include/*"):
+            if header.name.startswith(("nccl", "cudnn")):
+                (folder / "include").mkdir(parents=True, exist_ok=True)
+                if not (folder / "include" / header.name).exists():
+                    (folder / "include" / header.name).symlink_to(header)
+
+
+def build(suite):
+    if suite.cpu:
+        if not suite.program.exists():
+            raise Failed("the rehearsal needs build/annulus; run launch/build.sh")
+    else:
+        links = suite.build / "wheels"
+        wheel_links(links)
+        prefixes = os.environ.get("CMAKE_PREFIX_PATH", "")
+        frontend = SOURCE / ".gpu-suite" / "wheels" / "include"
+        suite.run(["cmake", "-S", SOURCE, "-B", suite.build, "-G", "Ninja", "-D", "CMAKE_BUILD_TYPE=Release",
+                   "-D", "ANNULUS_CUDA=ON", "-D", "ANNULUS_CUDA_ARCHITECTURES=90a-real", "-D", "ANNULUS_BENCHMARKS=OFF",
+                   "-D", f"CMAKE_BUILD_RPATH={links}/lib",
+                   *(["-D", f"ANNULUS_cudnn_frontend_INCLUDE={frontend}"] if frontend.exists() else [])],
+                  CMAKE_PREFIX_PATH=f"{links}:{prefixes}")
+        suite.run(["cmake", "--build", suite.build, "--target", "annulus", "test_cuda_device"])
+    _, text = suite.run([suite.program, "info"])
+    return {"info": text, "gpus": suite.gpus()}
+
+
+def kernels(suite):
+    """Every row of the op table against the CPU, attention among them, and the device's own tests."""
+    tests = suite.build / "tests" / ("test_execute" if suite.cpu else "test_cuda_device")
+    _, text = suite.run([tests])
+    return {"passed": text.count("[       OK ]"), "skipped": text.count("[  SKIPPED ] ") // 2, "tail": text[-2000:]}
+
+
+def share(suite, ranks):
+    return [] if suite.cpu or ranks <= len(suite.gpus()) else ["device.share_gpu=true"]
+
+
+def verify(suite):
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="annulus-suite-") as temporary:
+        model = {**TINY, "vocabulary_padding": 8, "initial_std": 0.1}
+        config = suite.config(pathlib.Path(temporary), model, 4, 32)
+        for communication in ("nccl", "staged"):
+            for name, ranks, settings in VERIFY:
+                how = [] if suite.cpu else [f"device.communication={communication}"]
+                code, text = suite.run([suite.program, "verify", config, *suite.settings(*settings, *how, *share(suite, ranks))],
+                                       ranks=ranks, may_fail=True)
+                worst = next((line for line in text.splitlines() if line.startswith("largest error")), text[-500:])
+                rows.append({"mesh": name, "communication": communication, "ok": code == 0, "worst": worst})
+                print(f"  {communication} {name}: {'ok' if code == 0 else 'FAILED'}", flush=True)
+            if suite.cpu:
+                break
+    return {"rows": rows, "ok": all(row["ok"] for row in rows)}
+
+
+def losses(suite):
+    """20 steps beside PyTorch's in f32, on one rank and on meshes."""
+    extra = [f"--set={setting}" for setting in [*suite.device, *share(suite, 2)]]
+    code, text = suite.run([ORACLE, SOURCE / "tests" / "pytorch" / "compare_training.py", suite.program, "--loss-tolerance", "1e-4",
+                            "--weight-tolerance", "1e-3", "--most-ranks", "1" if suite.cpu else "2", *extra], may_fail=True)
+    return {"ok": code == 0, "text": text[-4000:]}
+
+
+def sanitizer(suite):
+    tool = shutil.which("compute-sanitizer")
+    if suite.cpu or tool is None:
+        return {"ok": True, "text": "not run: no compute-sanitizer" if not suite.cpu else "not run: on CPUs"}
+    code, text = suite.run([tool, "--error-exitcode", "9", suite.build / "tests" / "test_cuda_device"], may_fail=True)
+    return {"ok": code == 0, "text": text[-2000:]}
+
+
+def annulus_steps(suite, folder, case, micro, steps, execution):
+    """Step seconds, model FLOPs by convention and the ledger of a run; None where the step does not fit."""
+    _, model, sequences, length = case
+    config = suite.config(folder, model, sequences, length, steps + step_time.WARM_UP)
+    output = folder / f"annulus-{micro}-{execution}"
+    how = [] if suite.cpu else [f"device.execution={execution}"]
+    code, text = suite.run([suite.program, "train", config, *suite.settings(
+        f"output.folder={output}", f"training.dtype={suite.halves}", f"batch.micro_sequences={micro}", *how)],
+        ranks=1, may_fail=True)
+    if code == 2 and "the step needs" in text:
+        return None
+    if code != 0:
+        raise Failed(text[-4000:])
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()][step_time.WARM_UP:]
+    peak = json.loads((output / "profile.json").read_text())["peak"]["flops_per_second"]
+    shutil.rmtree(output / f"weights-{steps + step_time.WARM_UP}", ignore_errors=True)
+    return {"seconds": [line["step_seconds"] for line in lines],
+            "flops": {key: lines[-1][f"mfu_{key}"] * peak * lines[-1]["step_seconds"] for key in ("full", "causal", "6n")},
+            "groups": json.loads((output / "ledger.json").read_text())["groups"], "loss": lines[-1]["loss"]}
+
+
+def speed(suite, stage):
+    case = SPEED[stage]
+    if suite.cpu:
+        case = (case[0] + " (rehearsal: tiny)", TINY, min(case[2], 2), 64)
+    title, model, sequences, length = case
+    steps = 3 if suite.cpu else 10
+    result = {"title": title}
+    device = "cpu" if suite.cpu else "cuda"
+    _, text = suite.run([PYTHON, SOURCE / "benchmarks" / "pytorch" / "kernels.py", json.dumps({
+        "device": device, "dtype": suite.halves, "product": 256 if suite.cpu else 8192, "sequences": min(sequences, 4),
+        "length": length, "heads": model["heads"], "head_dim": model["hidden"] // model["heads"]})])
+    result["alone"] = json.loads(text.splitlines()[-1])
+    result["alone"]["sequences"] = min(sequences, 4)
+    found = {name: sum(took.values()) for name, took in result["alone"]["attention"].items()}
+    fastest = min(found, key=found.get)
+    with tempfile.TemporaryDirectory(prefix="annulus-suite-") as temporary:
+        folder = pathlib.Path(temporary)
+        for micro in [m for m in (32, 16, 8, 4, 2, 1) if m <= sequences]:
+            graph = annulus_steps(suite, folder, case, micro, steps, "graph")
+            if graph is not None:
+                result["annulus"] = {"micro_sequences": micro, **graph}
+                result["ops"] = annulus_steps(suite, folder, case, micro, steps, "ops") if not suite.cpu else graph
+                break
+        else:
+            result["refused"] = "the step does not fit this GPU's memory"
+        request = {**model, "sequences": sequences, "length": length, "steps": steps, "warm_up": step_time.WARM_UP,
+                   "compile": not suite.cpu, "fused": True, "device": device, "dtype": suite.halves, "attention": fastest}
+        for micro in [m for m in (sequences, 4, 2, 1) if m <= sequences]:
+            code, text = suite.run([PYTHON, SOURCE / "benchmarks" / "pytorch" / "step.py",
+                                    json.dumps({**request, "micro_sequences": micro})], may_fail=True)
+            if code == 0:
+                result["pytorch"] = {"micro_sequences": micro, "attention": fastest, **json.loads(text.splitlines()[-1])}
+                break
+            if "out of memory" not in text:
+                raise Failed(text[-4000:])
+    return result
+
+
+def isolated_seconds(result):
+    """Of all compute kernels of a step, each timed by itself."""
+    return sum(group["measured_seconds"] for group in result["ops"]["groups"] if not group["axes"])
+
+
+def speed_rows(results):
+    for result in results:
+        title, ceiling = result["title"], result["alone"]["product_flops_per_second"]
+        theirs = statistics.median(result["pytorch"]["step_seconds"]) if "pytorch" in result else None
+        how = f"PyTorch {result['alone']['version']}"
+        if theirs:
+            how += f", attention by {result['pytorch']['attention']}, {result['pytorch']['micro_sequences']} at a time"
+        if "annulus" not in result:
+            yield f"| {title} | {result['refused']} | | | | | | | {how} |"
+            continue
+        ours = statistics.median(result["annulus"]["seconds"])
+        flops = result["annulus"]["flops"]
+        share_of = [f"{100 * flops[key] / ours / DATASHEET_FLOPS:.1f} / {100 * flops[key] / ours / ceiling:.1f}" for key in ("full", "causal", "6n")]
+        yield (f"| {title}, {result['annulus']['micro_sequences']} at a time | {1e3 * ours:.2f} | {' | '.join(share_of)} | "
+               f"{isolated_seconds(result) / ours:.3f} | {f'{1e3 * theirs:.2f}' if theirs else ''} | {f'{theirs / ours:.3f}' if theirs else ''} | {how} |")
+
+
+def attention_rows(results):
+    for result in results:
+        if "ops" not in result or result["ops"] is None:
+            continue
+        for kind, part in (("attention_step", "forward"), ("attention_step_grad", "backward")):
+            groups = [group for group in result["ops"]["groups"] if group["kind"] == kind]
+            calls = sum(group["calls"] for group in groups)
+            ours = sum(group["measured_seconds"] for group in groups) / calls
+            sequences = result["annulus"]["micro_sequences"] / result["alone"]["sequences"]
+            theirs = {name: took[part] * sequences for name, took in result["alone"]["attention"].items()}
+            cells = ", ".join(f"{name} {1e3 * took:.3f}" for name, took in theirs.items())
+            alone = theirs.get("cudnn", min(theirs.values()))
+            yield f"| {result['title']} | {part} | {1e3 * ours:.3f} | {cells} | {ours / alone:.3f} |"
+
+
+def report(suite):
+    done = {path.stem: json.loads(path.read_text()) for path in suite.results.glob("*.json")}
+    lines = [f"{step_time.provenance()} {', '.join(done.get('build', {}).get('gpus', [])) or 'no GPU: a rehearsal'}. "
+             f"Command: `benchmarks/gpu_suite.sh{' --cpu' if suite.cpu else ''}`. Medians.\n", "| stage | result |", "|---|---|"]
+    for stage, result in done.items():
+        if stage not in SPEED and stage not in ("build", "report"):
+            good = result.get("ok", True)
+            tests = f", {result['passed']} tests" if "passed" in result else ""
+            lines.append(f"| {stage} | {'passed' if good else '**FAILED**'}{tests} |")
+    speeds = [done[stage] for stage in SPEED if stage in done]
+    lines += ["", "MFU in %, of the datasheet's peak / of the product measured alone, with attention in full, causal, and 6 N.", "",
+              "| step | ms | MFU full | MFU causal | MFU 6N | isolated kernels / step | PyTorch ms | PyTorch / this | beside |",
+              "|---|---|---|---|---|---|---|---|---|", *speed_rows(speeds), "",
+              "| attention of | part | ms a call | alone, ms | this / cuDNN (or the fastest there) |", "|---|---|---|---|---|",
+              *attention_rows(speeds)]
+    table = suite.results / "gpu.md"
+    table.write_text("\n".join(lines) + "\n")
+    print(table.read_text())
+    print(f"wrote {table}: the tables for benchmarks/results/gpu.md")
+    return {"file": str(table)}
+
+
+STAGES = {"build": build, "kernels": kernels, "verify": verify, "losses": losses, "sanitizer": sanitizer,
+          **{stage: lambda suite, which=stage: speed(suite, which) for stage in SPEED}, "report": report}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--redo", action="store_true")
+    parser.add_argument("--build", type=lambda text: pathlib.Path(text).resolve(), help="the build folder")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(STAGES))
+    arguments = parser.parse_args()
+    for stage in arguments.stages:
+        if stage not in STAGES:
+            parser.error(f"{stage} is no stage; use {', '.join(STAGES)}")
+    suite = Suite(arguments.cpu, arguments.build)
+    suite.results.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for stage in arguments.stages or STAGES:
+        path = suite.results / f"{stage}.json"
+        if path.exists() and not arguments.redo and stage != "report":
+            print(f"{stage}: done before ({path})")
+            continue
+        begin = time.monotonic()
+        suite.deadline = begin + STAGE_SECONDS
+        print(f"{stage} ...", flush=True)
+        try:
+            result = STAGES[stage](suite)
+        except Failed as error:
+            print(f"{stage}: FAILED: {error}", file=sys.stderr)
+            failed.append(stage)
+            continue
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        if not result.get("ok", True):
+            failed.append(stage)
+        print(f"{stage}: {'FAILED' if stage in failed else 'done'} in {time.monotonic() - begin:.0f} s", flush=True)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
