@@ -97,6 +97,7 @@ struct KernelTable {
     return {made<SumSquares>("", {table()}), made<SumSquares>("vector", {vector()})};
   }
   Cases cases(const Accumulate*) const { return {made<Accumulate>("", {table(), table()})}; }
+  Cases cases(const Cast*) const { return {made<Cast>("to bf16", {matrix()}, DType::bf16)}; }
   Cases cases(const Zero*) const { return {made<Zero>("", {table()})}; }
   Cases cases(const Slice*) const { return {made<Slice>("", {matrix()}, AxisSet(), 1, 0, 2)}; }
   Cases cases(const Clip*) const { return {made<Clip>("", {sums(1), sums(2)}, 1.0)}; }

@@ -24,8 +24,9 @@ class Ring {
       std::vector<ValueId> inputs{op.inputs[0], kv, op.inputs[2], op.inputs[3]};
       if (step > 0) inputs.insert(inputs.end(), {out, lse});
       const bool last = step + 1 == size_;
-      const auto results = program_.emit(std::make_shared<AttentionStep>(attention, blocks(step), step == 0),
-                                         std::move(inputs), last ? op.outputs : std::vector<ValueId>{});
+      const auto results =
+          program_.emit(std::make_shared<AttentionStep>(attention, blocks(step), step == 0, result_of(op, step)),
+                        std::move(inputs), last ? op.outputs : std::vector<ValueId>{});
       out = results[0];
       lse = results[1];
       kv = next;
@@ -43,8 +44,9 @@ class Ring {
       std::vector<ValueId> outputs{kNoValue, kNoValue};
       if (step + 1 == size_) outputs[0] = op.outputs[0];
       if (size_ == 1) outputs[1] = op.outputs[1];
-      const auto results = program_.emit(std::make_shared<AttentionStepGrad>(attention, blocks(step), step == 0),
-                                         std::move(inputs), outputs);
+      const auto results =
+          program_.emit(std::make_shared<AttentionStepGrad>(attention, blocks(step), step == 0, result_of(op, step)),
+                        std::move(inputs), outputs);
       dq = results[0];
       if (step == 0)
         home = results[1];
@@ -52,7 +54,7 @@ class Ring {
         travelling = hop(step == 1 ? results[1] : add_to(travelling, results[1]));
       kv = next;
     }
-    if (size_ > 1) add_to(home, travelling, op.outputs[1]);
+    if (size_ > 1) finish(home, travelling, op.outputs[1]);
   }
 
  private:
@@ -60,6 +62,21 @@ class Ring {
 
   ValueId add_to(ValueId sum, ValueId share, ValueId output = kNoValue) {
     return program_.emit(std::make_shared<Accumulate>(), {sum, share}, {output}).front();
+  }
+
+  /// The sum of both, as `output`: shares of halves travel and are summed wide.
+  void finish(ValueId home, ValueId travelling, ValueId output) {
+    const DType dtype = program_.type(output).dtype;
+    if (!is_half(dtype)) {
+      add_to(home, travelling, output);
+      return;
+    }
+    program_.emit(std::make_shared<Cast>(dtype), {add_to(home, travelling)}, {output});
+  }
+
+  StepResult result_of(const Op& op, int step) const {
+    const bool rounds = step + 1 == size_ && is_half(program_.type(op.inputs[0]).dtype);
+    return rounds ? StepResult::rounded : StepResult::running;
   }
 
   std::vector<AttentionBlock> blocks(int step) const {

@@ -71,6 +71,17 @@ struct OpTable {
     for (double& x : input.values) x = mean + draw.normal();
     return input;
   }
+  /// Of the type of sums and statistics.
+  OpInput wide_numbers(Shape shape) {
+    OpInput input = numbers(shape);
+    input.dtype = wide(dtype);
+    return input;
+  }
+  OpInput wide_constant(Shape shape) {
+    OpInput input = wide_numbers(shape);
+    input.differentiable = false;
+    return input;
+  }
   OpInput between(Shape shape, double from, double to, DType type) {
     OpInput input{type, shape, Numbers(static_cast<std::size_t>(shape.elements())), false};
     for (double& x : input.values) x = draw.uniform(from, to);
@@ -132,7 +143,13 @@ struct OpTable {
             {"nn + bias, gelu slope",
              {constant({m, k}), constant({k, n}), constant({n}), constant({m, n})},
              plain<Matmul>(Form::nn,
-                           Epilogue{.bias = kBias, .finish = Finish::gelu_slope, .activation = Activation::gelu_erf})}};
+                           Epilogue{.bias = kBias, .finish = Finish::gelu_slope, .activation = Activation::gelu_erf})},
+            {"tn, wide",
+             {numbers({k, m}), numbers({k, n})},
+             plain<Matmul>(Form::tn, Epilogue{.output = ProductEpilogue::Output::wide})},
+            {"tn, wide, in place",
+             {numbers({k, m}), numbers({k, n}), wide_numbers({m, n})},
+             plain<Matmul>(Form::tn, Epilogue{.addend = Addend::in_place, .output = ProductEpilogue::Output::wide})}};
   }
   std::vector<OpCase> cases(const Add*) {
     const Shape shape{draw.size(20), draw.size(20)}, deep{draw.size(4), draw.size(4), draw.size(4)};
@@ -164,10 +181,10 @@ struct OpTable {
   }
   std::vector<OpCase> cases(const LayerNormGrad*) {
     const std::int64_t rows = draw.size(20), columns = draw.size(20);
-    return {
-        {"",
-         {constant({rows, columns}), constant({columns}), between({rows, 2}, 0.5, 2, dtype), constant({rows, columns})},
-         plain<LayerNormGrad>()}};
+    return {{"",
+             {constant({rows, columns}), constant({columns}), between({rows, 2}, 0.5, 2, wide(dtype)),
+              constant({rows, columns})},
+             plain<LayerNormGrad>()}};
   }
   std::vector<OpCase> cases(const Embed*) {
     const std::int64_t rows = draw.size(20), vocabulary = draw.size(20), columns = draw.size(20);
@@ -185,7 +202,7 @@ struct OpTable {
       };
     };
     return {{"", inputs, make(EmbedGrad::Target::fresh)},
-            {"in place", joined(inputs, {constant({vocabulary, columns})}), make(EmbedGrad::Target::in_place)}};
+            {"in place", joined(inputs, {wide_constant({vocabulary, columns})}), make(EmbedGrad::Target::in_place)}};
   }
   std::vector<OpCase> cases(const Dropout*) {
     const std::int64_t rows = draw.size(20);
@@ -216,7 +233,7 @@ struct OpTable {
   }
   std::vector<OpCase> cases(const RowSumExp*) {
     const Logits l = logits();
-    return {{"", {constant({l.rows, l.columns}), constant({l.rows})}, on_shard<RowSumExp>(l.vocabulary)}};
+    return {{"", {constant({l.rows, l.columns}), wide_constant({l.rows})}, on_shard<RowSumExp>(l.vocabulary)}};
   }
   std::vector<OpCase> cases(const RowTarget*) {
     const Logits l = logits();
@@ -224,16 +241,21 @@ struct OpTable {
   }
   std::vector<OpCase> cases(const Nll*) {
     const Logits l = logits();
-    return {{"",
-             {constant({l.rows, l.columns}), between({l.rows}, 1, 9, dtype), constant({l.rows}), constant({l.rows}),
-              ids({l.rows}, l.vocabulary - 1), between({l.rows}, 0, 1, dtype)},
-             on_shard<Nll>(l.vocabulary)}};
+    const std::vector<OpInput> inputs{constant({l.rows, l.columns}),   between({l.rows}, 1, 9, wide(dtype)),
+                                      wide_constant({l.rows}),         wide_constant({l.rows}),
+                                      ids({l.rows}, l.vocabulary - 1), between({l.rows}, 0, 1, wide(dtype))};
+    const auto separate = [l](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+      const VocabularyShard shard{shard_offset(mesh, types[0], 1), l.vocabulary};
+      return std::make_shared<Nll>(shard, Nll::GradientWeights::separate);
+    };
+    return {{"", inputs, on_shard<Nll>(l.vocabulary)},
+            {"gradient weights", joined(inputs, {between({l.rows}, 0, 1, wide(dtype))}), separate}};
   }
   std::vector<OpCase> cases(const NllGrad*) {
     const Logits l = logits();
     return {{"",
-             {constant({l.rows, l.columns}), between({l.rows}, 1, 9, dtype), constant({l.rows}),
-              ids({l.rows}, l.vocabulary - 1), between({l.rows}, 0, 1, dtype)},
+             {constant({l.rows, l.columns}), between({l.rows}, 1, 9, wide(dtype)), wide_constant({l.rows}),
+              ids({l.rows}, l.vocabulary - 1), between({l.rows}, 0, 1, wide(dtype))},
              on_shard<NllGrad>(l.vocabulary)}};
   }
 
@@ -285,9 +307,9 @@ struct OpTable {
     return {upper, lower};
   }
   template <class Kind>
-  auto ring_step(const Heads& h, bool first) {
-    return [n = h.n, first, make = composite(h)](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
-      return std::make_shared<Kind>(make(mesh, types), causal(n), first);
+  auto ring_step(const Heads& h, bool first, StepResult result = StepResult::running) {
+    return [=, n = h.n, make = composite(h)](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
+      return std::make_shared<Kind>(make(mesh, types), causal(n), first, result);
     };
   }
   std::vector<OpCase> cases(const AttentionStep*) {
@@ -295,8 +317,11 @@ struct OpTable {
     for (const Heads& h : heads()) {
       const std::vector<OpInput> inputs = attended(h);
       all.push_back({"first", inputs, ring_step<AttentionStep>(h, true), h.sequences});
-      all.push_back({"next", joined(inputs, {constant(h.q()), constant(h.lse())}), ring_step<AttentionStep>(h, false),
-                     h.sequences});
+      const std::vector<OpInput> later = joined(inputs, {wide_constant(h.q()), wide_constant(h.lse())});
+      all.push_back({"next", later, ring_step<AttentionStep>(h, false), h.sequences});
+      if (!is_half(dtype)) continue;  // for others this is all the same
+      all.push_back({"only", inputs, ring_step<AttentionStep>(h, true, StepResult::rounded), h.sequences});
+      all.push_back({"last", later, ring_step<AttentionStep>(h, false, StepResult::rounded), h.sequences});
     }
     return all;
   }
@@ -304,10 +329,14 @@ struct OpTable {
     std::vector<OpCase> all;
     for (const Heads& h : heads()) {
       const std::vector<OpInput> inputs =
-          joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, dtype), constant(h.q())});
+          joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, wide(dtype)), constant(h.q())});
       all.push_back({"first", inputs, ring_step<AttentionStepGrad>(h, true), h.sequences});
       if (all.size() > 1) continue;  // of the longest list of inputs one case is enough
-      all.push_back({"next", joined(inputs, {constant(h.q())}), ring_step<AttentionStepGrad>(h, false), h.sequences});
+      const std::vector<OpInput> later = joined(inputs, {wide_constant(h.q())});
+      all.push_back({"next", later, ring_step<AttentionStepGrad>(h, false), h.sequences});
+      if (!is_half(dtype)) continue;
+      all.push_back({"only", inputs, ring_step<AttentionStepGrad>(h, true, StepResult::rounded), h.sequences});
+      all.push_back({"last", later, ring_step<AttentionStepGrad>(h, false, StepResult::rounded), h.sequences});
     }
     return all;
   }
@@ -324,7 +353,7 @@ struct OpTable {
   std::vector<OpCase> cases(const AttentionGrad*) {
     std::vector<OpCase> all;
     for (const Heads& h : heads())
-      all.push_back({"", joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, dtype), constant(h.q())}),
+      all.push_back({"", joined(attended(h), {constant(h.q()), between(h.lse(), 1, 4, wide(dtype)), constant(h.q())}),
                      [make = composite(h)](const MeshAxes& mesh, OpDefinition::Types types) -> OpPointer {
                        return std::make_shared<AttentionGrad>(make(mesh, types));
                      },
@@ -333,11 +362,16 @@ struct OpTable {
   }
 
   std::vector<OpCase> cases(const SumSquares*) {
-    return {{"", {constant({draw.size(20), draw.size(20)})}, plain<SumSquares>()}};
+    return {{"", {wide_constant({draw.size(20), draw.size(20)})}, plain<SumSquares>()}};
   }
   std::vector<OpCase> cases(const Accumulate*) {
     const Shape shape{draw.size(20), draw.size(20)};
-    return {{"", {constant(shape), constant(shape)}, plain<Accumulate>()}};
+    return {{"", {wide_constant(shape), wide_constant(shape)}, plain<Accumulate>()}};
+  }
+  std::vector<OpCase> cases(const Cast*) {
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"to its own type", {numbers(shape)}, plain<Cast>(dtype)},
+            {"wide", {numbers(shape)}, plain<Cast>(wide(dtype))}};
   }
   std::vector<OpCase> cases(const Zero*) {
     return {{"in place", {constant({draw.size(20), draw.size(20)})}, plain<Zero>()},
@@ -349,14 +383,26 @@ struct OpTable {
     return {{"one part", {constant(shape)}, plain<Slice>(AxisSet(), 0, 0, 1)}};
   }
   std::vector<OpCase> cases(const Clip*) {
-    return {{"", {between({1}, 1, 9, DType::f64), between({2}, 1, 9, DType::f64)}, plain<Clip>(0.5)}};
+    const std::vector<OpInput> sums{between({1}, 1, 9, DType::f64), between({2}, 1, 9, DType::f64)};
+    return {{"", sums, plain<Clip>(0.5)},
+            {"loss scaling", joined(sums, {between({1}, 1, 9, DType::f64)}), plain<Clip>(0.5, Clip::LossScaling::on)}};
   }
   std::vector<OpCase> cases(const AdamW*) {
     const Shape shape{draw.size(20), draw.size(20)};
-    return {{"",
-             {constant(shape), constant(shape), constant(shape), between(shape, 0, 1, dtype),
-              between({4}, 0.1, 1, DType::f64), between({4}, 0.1, 1, DType::f64)},
-             plain<AdamW>(AdamW::Options{})}};
+    const std::vector<OpInput> inputs{wide_constant(shape),
+                                      wide_constant(shape),
+                                      wide_constant(shape),
+                                      between(shape, 0, 1, wide(dtype)),
+                                      between({4}, 0.1, 1, DType::f64),
+                                      between({4}, 0.1, 1, DType::f64)};
+    std::vector<OpInput> skipped = inputs;
+    skipped[4].values[0] = 0;
+    const AdamW::Options options;
+    std::vector<OpCase> all{{"", inputs, plain<AdamW>(options)}, {"skipped", skipped, plain<AdamW>(options)}};
+    if (is_half(dtype))
+      all.push_back(
+          {"working copy", joined(inputs, {constant(shape)}), plain<AdamW>(options, AdamW::WorkingCopy::rounded)});
+    return all;
   }
 };
 

@@ -88,17 +88,19 @@ decltype(auto) dispatch_float(DType dtype, Function&& function) {
   }
 }
 
-/// The same for every float that is stored, halves too.
+/// The same for the halves.
+template <class Function>
+decltype(auto) dispatch_half(DType dtype, Function&& function) {
+  if (dtype == DType::bf16) return std::forward<Function>(function)(BFloat16{});
+  if (dtype == DType::f16) return std::forward<Function>(function)(Float16{});
+  throw InternalError("dispatch_half: " + std::string(name_of(dtype)) + " is no half");
+}
+
+/// The same for every float that is stored.
 template <class Function>
 decltype(auto) dispatch_stored(DType dtype, Function&& function) {
-  switch (dtype) {
-    case DType::bf16:
-      return std::forward<Function>(function)(BFloat16{});
-    case DType::f16:
-      return std::forward<Function>(function)(Float16{});
-    default:
-      return dispatch_float(dtype, std::forward<Function>(function));
-  }
+  if (is_half(dtype)) return dispatch_half(dtype, std::forward<Function>(function));
+  return dispatch_float(dtype, std::forward<Function>(function));
 }
 
 }  // namespace annulus

@@ -58,9 +58,10 @@ struct AdamWStep {
 };
 
 /// Updates an element and its moments (Loshchilov & Hutter 2019, as torch.optim.AdamW: decay, then the bias-corrected
-/// step).
+/// step); a factor of 0 leaves all as it is.
 template <class T>
 constexpr void adamw_element(T& weight, T grad, T& m, T& v, const AdamWStep<ElementOf<T>>& step) {
+  if (step.gradient_factor == 0) return;
   const T g = grad * step.gradient_factor;
   m = step.beta1 * m + step.complement1 * g;
   v = step.beta2 * v + step.complement2 * g * g;

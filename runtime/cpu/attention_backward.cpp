@@ -305,6 +305,7 @@ std::int64_t workspace_bytes(const AttentionStepGrad& op, OpTypes inputs, OpType
 }
 
 void run(const AttentionStepGrad& op, const KernelArguments& arguments) {
+  if (!op.first()) bring_results(arguments.inputs[7], arguments.outputs[0]);
   dispatch_float(arguments.outputs[0].dtype, [&]<class T>(T) { BackwardKernel<T>(op, arguments).run(); });
 }
 

@@ -222,6 +222,7 @@ std::int64_t workspace_bytes(const AttentionStep& op, OpTypes inputs, OpTypes) {
 }
 
 void run(const AttentionStep& op, const KernelArguments& arguments) {
+  if (!op.first()) bring_results(arguments.inputs[4], arguments.outputs[0]);
   dispatch_float(arguments.outputs[0].dtype, [&]<class T>(T) { ForwardKernel<T>(op, arguments).run(); });
 }
 

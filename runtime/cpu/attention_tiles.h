@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <vector>
 
 #include "runtime/core/tensor.h"
 #include "runtime/cpu/keep_mask.h"
+#include "runtime/cpu/parallel.h"
 #include "runtime/cpu/tile_kernels.h"
 #include "runtime/ops/attention.h"
 
@@ -27,6 +29,14 @@ template <class T>
 inline constexpr T kLog2E = static_cast<T>(1.44269504088896340736);
 template <class T>
 inline constexpr T kLn2 = static_cast<T>(0.69314718055994530942);
+
+/// Kernels update earlier results where they lie; those of a step that leaves its own elsewhere are brought there.
+inline void bring_results(const Tensor& earlier, const Tensor& result) {
+  if (earlier.data == result.data) return;
+  parallel_ranges(earlier.bytes(), 65536, [&](std::int64_t begin, std::int64_t end) {
+    std::memcpy(result.data + begin, earlier.data + begin, static_cast<std::size_t>(end - begin));
+  });
+}
 
 /// Sizes of one attention step; `queries` and `keys` are positions of one sequence.
 struct AttentionSizes {

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <type_traits>
 
+#include "runtime/cpu/half_operands.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/matmul.h"
 #include "runtime/cpu/parallel.h"
@@ -76,6 +77,8 @@ void CpuDevice::fill(std::byte* to, std::uint8_t value, std::int64_t bytes) {
 std::int64_t CpuDevice::workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
                                         OpDefinition::Types outputs) {
   return visit_compute(definition, [&]<class Kind>(const Kind& op) -> std::int64_t {
+    if (!kTakesHalves<Kind> && (has_halves(inputs) || has_halves(outputs)))
+      return widening_bytes(op, inputs, outputs) + workspace_bytes(op, widened(inputs), widened(outputs));
     if constexpr (std::is_same_v<Kind, Matmul>) {
       return products_->workspace_bytes(op, inputs[0], inputs[1]);
     } else {
@@ -86,6 +89,8 @@ std::int64_t CpuDevice::workspace_bytes(const OpDefinition& definition, OpDefini
 
 void CpuDevice::run(const OpDefinition& definition, const KernelArguments& arguments) {
   visit_compute(definition, [&]<class Kind>(const Kind& op) {
+    if (!kTakesHalves<Kind> && (has_halves(arguments.inputs) || has_halves(arguments.outputs)))
+      return run_wide(op, arguments, [&](const KernelArguments& wide) { run(op, wide); });
     if constexpr (std::is_same_v<Kind, Matmul>) {
       products_->run(op, arguments);
     } else {

@@ -93,6 +93,7 @@ void run(const Accumulate&, const KernelArguments& arguments) {
 
 void run(const Zero&, const KernelArguments& arguments) {
   const Tensor& y = arguments.outputs[0];
+  if (is_half(y.dtype)) return set_to_zero(reinterpret_cast<std::uint16_t*>(y.data), y.elements());
   dispatch_float(y.dtype, [&]<class T>(T) { set_to_zero(y.as<T>(), y.elements()); });
 }
 

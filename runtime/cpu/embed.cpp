@@ -43,7 +43,7 @@ void add_rows(const std::int32_t* ids, const T* dy, T* dtable, std::int64_t rows
 
 void run(const Embed& op, const KernelArguments& arguments) {
   const Tensor &ids = arguments.inputs[0], &table = arguments.inputs[1], &y = arguments.outputs[0];
-  dispatch_float(y.dtype, [&]<class T>(T) {
+  dispatch_stored(y.dtype, [&]<class T>(T) {
     embed(ids.as<std::int32_t>(), table.as<T>(), y.as<T>(), ids.elements(), table.shape.rows(), table.shape.columns(),
           op.offset());
   });

@@ -35,6 +35,7 @@ void run(const AttentionStep& op, const KernelArguments& arguments);
 void run(const AttentionStepGrad& op, const KernelArguments& arguments);
 void run(const SumSquares& op, const KernelArguments& arguments);
 void run(const Accumulate& op, const KernelArguments& arguments);
+void run(const Cast& op, const KernelArguments& arguments);
 void run(const Zero& op, const KernelArguments& arguments);
 void run(const Slice& op, const KernelArguments& arguments);
 void run(const Clip& op, const KernelArguments& arguments);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "runtime/core/formulas.h"
+#include "runtime/core/half_vector.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
 #include "runtime/cpu/vector_loops.h"
@@ -51,8 +52,9 @@ double sum_squares(const T* x, double* partial, std::int64_t count) {
   return total;
 }
 
-template <class T>
-void adamw(T* weight, const T* grad, T* m, T* v, std::int64_t count, const AdamWStep<T>& step) {
+/// `keep(i, weights, count)` is given the new weights from the i-th on, the first `count` of the vector.
+template <class T, class Keep>
+void adamw(T* weight, const T* grad, T* m, T* v, std::int64_t count, const AdamWStep<T>& step, const Keep& keep) {
   parallel_ranges(count, 4096, [=](std::int64_t begin, std::int64_t end) {
     std::int64_t i = begin;
     for (; i + kLanes<T> <= end; i += kLanes<T>) {
@@ -61,6 +63,7 @@ void adamw(T* weight, const T* grad, T* m, T* v, std::int64_t count, const AdamW
       Vector<T> w = load(weight + i), first = load(m + i), second = load(v + i);
       adamw_element(w, load(grad + i), first, second, step);
       store(weight + i, w);
+      keep(i, w, kLanes<T>);
       store(m + i, first);
       store(v + i, second);
     }
@@ -68,6 +71,7 @@ void adamw(T* weight, const T* grad, T* m, T* v, std::int64_t count, const AdamW
       Vector<T> w = load_part(weight + i, size), first = load_part(m + i, size), second = load_part(v + i, size);
       adamw_element(w, load_part(grad + i, size), first, second, step);
       store_part(weight + i, w, size);
+      keep(i, w, size);
       store_part(m + i, first, size);
       store_part(v + i, second, size);
     }
@@ -88,17 +92,27 @@ void run(const SumSquares&, const KernelArguments& arguments) {
 }
 
 void run(const Clip& op, const KernelArguments& arguments) {
-  clip(arguments.inputs[0].as<double>()[0], arguments.inputs[1].as<double>(), op.max_norm(),
-       arguments.outputs[0].as<double>());
+  const bool scaled = op.loss_scaling() == Clip::LossScaling::on;
+  clip(arguments.inputs[0].as<double>()[0], arguments.inputs[1].as<double>(),
+       scaled ? arguments.inputs[2].as<double>() : nullptr, op.max_norm(), arguments.outputs[0].as<double>());
 }
 
 void run(const AdamW& op, const KernelArguments& arguments) {
   const Tensor &weight = arguments.outputs[0], &m = arguments.outputs[1], &v = arguments.outputs[2];
   const Tensor& grad = arguments.inputs[1];
   const double *clipped = arguments.inputs[4].as<double>(), *hyper = arguments.inputs[5].as<double>();
-  dispatch_float(weight.dtype, [&]<class T>(T) {
+  const auto update = [&]<class T>(T, const auto& keep) {
     adamw(weight.as<T>(), grad.as<T>(), m.as<T>(), v.as<T>(), weight.elements(),
-          adamw_step<T>(op.options(), clipped, hyper));
+          adamw_step<T>(op.options(), clipped, hyper), keep);
+  };
+  if (op.working_copy() == AdamW::WorkingCopy::none)
+    return dispatch_float(weight.dtype, [&](auto zero) { update(zero, [](auto...) {}); });
+  const Tensor& copy = arguments.outputs[3];
+  dispatch_half(copy.dtype, [&]<class Half>(Half) {
+    update(float{}, [to = copy.as<Half>()](std::int64_t i, Vector<float> weights, std::int64_t count) {
+      if (count == kLanes<float>) return store_narrow(to + i, weights);
+      for (std::int64_t lane = 0; lane < count; ++lane) to[i + lane] = Half(weights[lane]);
+    });
   });
 }
 

@@ -62,6 +62,15 @@ void fill_with_zero(const Launcher& launcher, const Tensor& y) {
   for_each_pack(launcher, y.elements(), aligned<kPackOf<T>>(y.as<T>()), ZeroElement<T>{y.as<T>()});
 }
 
+template <class From, class To>
+struct CastElement {
+  const From* x;
+  To* y;
+  ANNULUS_BODY void operator()(std::int64_t i) const {
+    y[i] = static_cast<To>(static_cast<Wide<To>>(Wide<From>(x[i])));
+  }
+};
+
 /// Bytes that are moved at once, whatever they mean.
 template <int kBytes>
 struct alignas(kBytes) Word {
@@ -106,6 +115,16 @@ template <class Launcher>
 void launch(const Zero&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor& y = arguments.outputs[0];
   dispatch_stored(y.dtype, [&]<class T>(T) { fill_with_zero<T>(launcher, y); });
+}
+
+template <class Launcher>
+void launch(const Cast&, const KernelArguments& arguments, const Launcher& launcher) {
+  const Tensor &x = arguments.inputs[0], &y = arguments.outputs[0];
+  dispatch_stored(x.dtype, [&]<class From>(From) {
+    dispatch_stored(y.dtype, [&]<class To>(To) {
+      for_each(launcher, y.elements(), CastElement<From, To>{x.as<From>(), y.as<To>()});
+    });
+  });
 }
 
 template <class Launcher>

@@ -22,11 +22,11 @@ struct SquareTerms {
 };
 
 struct ClipElement {
-  const double *squares, *sums;
+  const double *squares, *sums, *loss_scale;
   double* out;
   double max_norm;
 
-  ANNULUS_BODY void operator()(std::int64_t) const { clip(*squares, sums, max_norm, out); }
+  ANNULUS_BODY void operator()(std::int64_t) const { clip(*squares, sums, loss_scale, max_norm, out); }
 };
 
 /// What the step needs, in the weights' type: learning rate and clipping are known on the device alone, and the other
@@ -77,6 +77,7 @@ template <class Launcher>
 void launch(const Clip& op, const KernelArguments& arguments, const Launcher& launcher) {
   for_each(launcher, 1,
            ClipElement{arguments.inputs[0].as<double>(), arguments.inputs[1].as<double>(),
+                       op.loss_scaling() == Clip::LossScaling::on ? arguments.inputs[2].as<double>() : nullptr,
                        arguments.outputs[0].as<double>(), op.max_norm()});
 }
 

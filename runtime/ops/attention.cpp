@@ -78,7 +78,9 @@ Placed Attention::place(const MeshAxes&, int axis, AxisPlacements inputs, Types 
 std::vector<ValueType> Attention::infer(const MeshAxes&, Types inputs) const {
   require_inputs(inputs, 4);
   const Heads heads = check_operands(shape_, inputs);
-  return {{inputs[0].dtype, inputs[0].shape, {}}, {inputs[0].dtype, {inputs[0].shape[0], heads.queries}, {}}};
+  const DType dtype = inputs[0].dtype;
+  require(inputs[1].dtype == dtype && is_float(dtype), "q and kv have different element types");
+  return {{dtype, inputs[0].shape, {}}, {wide(dtype), {inputs[0].shape[0], heads.queries}, {}}};
 }
 
 void Attention::gradient(GradientContext& context) const {
@@ -111,7 +113,9 @@ void AttentionGrad::gradient(GradientContext&) const { not_differentiable(*this)
 Work AttentionGrad::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
 
 std::vector<Alias> AttentionStep::aliases() const {
-  return first() ? std::vector<Alias>{} : std::vector<Alias>{{0, 4}, {1, 5}};
+  if (first()) return {};
+  if (result() == StepResult::rounded) return {{1, 5}};
+  return {{0, 4}, {1, 5}};
 }
 
 Placed AttentionStep::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
@@ -122,7 +126,9 @@ Placed AttentionStep::place(const MeshAxes& mesh, int axis, AxisPlacements input
 
 std::vector<ValueType> AttentionStep::infer(const MeshAxes& mesh, Types inputs) const {
   require_inputs(inputs, first() ? 4 : 6);
-  return composite().infer(mesh, inputs.first(4));
+  std::vector<ValueType> outputs = composite().infer(mesh, inputs.first(4));
+  if (result() == StepResult::running) outputs[0].dtype = wide(outputs[0].dtype);
+  return outputs;
 }
 
 void AttentionStep::gradient(GradientContext&) const { not_differentiable(*this); }
@@ -131,7 +137,8 @@ Work AttentionStep::work(Types inputs, Types outputs) const {
 }
 
 std::vector<Alias> AttentionStepGrad::aliases() const {
-  return first() ? std::vector<Alias>{} : std::vector<Alias>{{0, 7}};
+  if (first() || result() == StepResult::rounded) return {};
+  return {{0, 7}};
 }
 
 Placed AttentionStepGrad::place(const MeshAxes& mesh, int axis, AxisPlacements inputs, Types types) const {
@@ -141,7 +148,10 @@ Placed AttentionStepGrad::place(const MeshAxes& mesh, int axis, AxisPlacements i
 
 std::vector<ValueType> AttentionStepGrad::infer(const MeshAxes& mesh, Types inputs) const {
   require_inputs(inputs, first() ? 7 : 8);
-  return AttentionGrad(composite()).infer(mesh, inputs.first(7));
+  std::vector<ValueType> outputs = AttentionGrad(composite()).infer(mesh, inputs.first(7));
+  if (result() == StepResult::running) outputs[0].dtype = wide(outputs[0].dtype);
+  if (result() == StepResult::running || !first()) outputs[1].dtype = wide(outputs[1].dtype);
+  return outputs;
 }
 
 void AttentionStepGrad::gradient(GradientContext&) const { not_differentiable(*this); }

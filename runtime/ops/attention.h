@@ -22,7 +22,7 @@ struct AttentionAxes {
 /// Causal attention, softmax(q k^T / sqrt(H)) v, with dropout on the probabilities: a composite, which parallel/
 /// expands into a ring of steps. Inputs q [rows, A*H], kv [rows, 2, G*H] (part 0 keys, part 1 values; query head a
 /// reads kv head a / (A/G)), row_ids i32 [rows, 2] = (sequence in the global batch, position), step i32 [1]. Outputs
-/// out [rows, A*H], lse [rows, A], the log-sum-exp of each row's scores.
+/// out [rows, A*H], lse [rows, A], the log-sum-exp of each row's scores, wide.
 class Attention final : public OpOfKind<OpKind::attention> {
  public:
   Attention(AttentionShape shape, AttentionAxes axes, DropoutMask dropout, std::int64_t head_offset)
@@ -53,29 +53,40 @@ class AttentionGrad final : public OpOfKind<OpKind::attention_grad> {
   Attention forward_;
 };
 
+/// What a step of a ring leaves. Halves alone tell the two apart.
+enum class StepResult : std::uint8_t {
+  running,  ///< wide, for the next step, where earlier results lie
+  rounded,  ///< of the operands' type, in fresh memory: the last step's
+};
+
 /// What the kinds of one ring step share: which attention it is a part of, its blocks, whether earlier steps left a
-/// result.
+/// result, which is running.
 template <OpKind Kind>
 class RingStep : public OpOfKind<Kind> {
  public:
-  RingStep(const Attention& composite, std::vector<AttentionBlock> blocks, bool first)
-      : composite_(composite), blocks_(std::move(blocks)), first_(first) {}
+  RingStep(const Attention& composite, std::vector<AttentionBlock> blocks, bool first,
+           StepResult result = StepResult::running)
+      : composite_(composite), blocks_(std::move(blocks)), first_(first), result_(result) {}
   const Attention& composite() const { return composite_; }
   const std::vector<AttentionBlock>& blocks() const { return blocks_; }
   bool first() const { return first_; }  ///< there is no earlier result
-  std::string attributes() const override { return composite_.attributes(); }
+  StepResult result() const { return result_; }
+  std::string attributes() const override {
+    return composite_.attributes() + (result_ == StepResult::rounded ? ", rounded" : "");
+  }
 
  private:
   Attention composite_;
   std::vector<AttentionBlock> blocks_;
   bool first_;
+  StepResult result_;
 };
 
 /// One step of the ring: this rank's queries on one rank's keys. Inputs q, kv, row_ids, step [, out, lse: what earlier
-/// steps found, updated in place]; outputs out, lse, normalised; a row that has seen no key has out 0 and lse
-/// -infinity. Probability (sequence s, head h, query i, key j) is kept where word j % 4 of philox({s, h, i, j / 4},
-/// stream_key(seed, stream, step)) is at least rate * 2^32; all four are global; the log-sum-exp does not know of
-/// dropout.
+/// steps found, updated in place]; outputs out (running or rounded), lse (wide), normalised; a row that has seen no key
+/// has out 0 and lse -infinity. Probability (sequence s, head h, query i, key j) is kept where word j % 4 of philox({s,
+/// h, i, j / 4}, stream_key(seed, stream, step)) is at least rate * 2^32; all four are global; the log-sum-exp does not
+/// know of dropout.
 class AttentionStep final : public RingStep<OpKind::attention_step> {
  public:
   using RingStep::RingStep;
@@ -84,8 +95,8 @@ class AttentionStep final : public RingStep<OpKind::attention_step> {
 };
 
 /// Its gradient, from the final out and lse: P = exp(S - lse) (notes algorithm 3, *corrected*). Inputs q, kv, row_ids,
-/// step, out, lse, dout [, dq: of earlier steps, updated in place]; outputs dq, dkv, this step's own contribution,
-/// written anew.
+/// step, out, lse, dout [, dq: of earlier steps, updated in place]; outputs dq (running or rounded), and dkv, this
+/// step's own contribution, written anew: wide, to be summed, or rounded where there is no other step.
 class AttentionStepGrad final : public RingStep<OpKind::attention_step_grad> {
  public:
   using RingStep::RingStep;

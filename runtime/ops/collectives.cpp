@@ -144,7 +144,8 @@ GradientOps gradient_ops() {
           },
           [](Program& program, ValueId x, AxisSet axes) {
             return program.emit_one(std::make_shared<AllReduce>(axes, Reduction::sum), {x});
-          }};
+          },
+          [](Program& program, ValueId x, DType to) { return program.emit_one(std::make_shared<Cast>(to), {x}); }};
 }
 
 }  // namespace annulus

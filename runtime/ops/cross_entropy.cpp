@@ -12,7 +12,7 @@ std::vector<ValueType> one_per_row(OpDefinition::Types inputs, std::size_t count
   require(inputs[0].shape.rank() == 2, "logits are a matrix of rows");
   for (std::size_t i = 1; i < count; ++i)
     require(inputs[i].shape == Shape({inputs[0].shape[0]}), fmt::format("operand {} has not one element per row", i));
-  return {{inputs[0].dtype, {inputs[0].shape[0]}, {}}};
+  return {{wide(inputs[0].dtype), {inputs[0].shape[0]}, {}}};
 }
 
 }  // namespace
@@ -39,19 +39,22 @@ void RowTarget::gradient(GradientContext&) const {}
 Work RowTarget::work(Types inputs, Types outputs) const { return streaming_work(inputs.subspan(1), outputs); }
 
 Placed Nll::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
-  return match(inputs, {{{R, R, R, R, R, R}, {R}}, {{S0, S0, S0, S0, S0, S0}, {P}}, {{S1, R, R, R, R, R}, {R}}});
+  if (inputs.size() == 7 && inputs[6] != inputs[5]) return std::nullopt;
+  return match(inputs.first(6),
+               {{{R, R, R, R, R, R}, {R}}, {{S0, S0, S0, S0, S0, S0}, {P}}, {{S1, R, R, R, R, R}, {R}}});
 }
 std::vector<ValueType> Nll::infer(const MeshAxes&, Types inputs) const {
-  one_per_row(inputs, 6);
+  one_per_row(inputs, gradient_weights_ == GradientWeights::separate ? 7 : 6);
   return {{DType::f64, {2}, {}}};
 }
 void Nll::gradient(GradientContext& context) const {
+  const int weights = gradient_weights_ == GradientWeights::separate ? 6 : 5;
   context.give(0, context
-                      .emit(std::make_shared<NllGrad>(shard()),
-                            {context.input(0), context.input(1), context.input(2), context.input(4), context.input(5)})
+                      .emit(std::make_shared<NllGrad>(shard()), {context.input(0), context.input(1), context.input(2),
+                                                                 context.input(4), context.input(weights)})
                       .front());
 }
-Work Nll::work(Types inputs, Types outputs) const { return streaming_work(inputs.subspan(1), outputs); }
+Work Nll::work(Types inputs, Types outputs) const { return streaming_work(inputs.subspan(1, 5), outputs); }
 
 Placed NllGrad::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
   return match(inputs, {{{R, R, R, R, R}, {R}}, {{S0, S0, S0, S0, S0}, {S0}}, {{S1, R, R, R, R}, {S1}}});

@@ -23,7 +23,8 @@ class OverVocabulary : public OpOfKind<Kind> {
 };
 
 /// Cross entropy over a vocabulary that may be sharded (Megatron-LM, arXiv 1909.08053 section 3): the rows' maximum,
-/// sum of exponentials and target logit, each reduced over the shards by the model, then the loss. All [rows].
+/// sum of exponentials and target logit, each reduced over the shards by the model, then the loss. All [rows], and
+/// wide, as the weights are.
 class RowMax final : public OverVocabulary<OpKind::row_max> {
  public:
   using OverVocabulary::OverVocabulary;
@@ -45,11 +46,17 @@ class RowTarget final : public OverVocabulary<OpKind::row_target> {
 };
 
 /// Inputs logits (for the gradient alone), sum_exp, max, target logit, targets, weights; output sums f64 [2] =
-/// (sum of weight * (ln sum_exp + max - target logit), sum of weights): not normalised.
+/// (sum of weight * (ln sum_exp + max - target logit), sum of weights): not normalised. With separate gradient weights
+/// a further input stands for the weights in the gradient: they are scaled, so that gradients do not vanish in f16.
 class Nll final : public OverVocabulary<OpKind::nll> {
  public:
-  using OverVocabulary::OverVocabulary;
+  enum class GradientWeights : std::uint8_t { same, separate };
+  explicit Nll(VocabularyShard shard, GradientWeights gradient_weights = GradientWeights::same)
+      : OverVocabulary(shard), gradient_weights_(gradient_weights) {}
   ANNULUS_OP_RULES
+
+ private:
+  GradientWeights gradient_weights_;
 };
 
 /// Inputs logits, sum_exp, max, targets, weights; output the gradient of the unnormalised loss, over the logits' own

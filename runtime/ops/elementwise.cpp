@@ -59,7 +59,7 @@ std::vector<ValueType> ColumnSum::infer(const MeshAxes&, Types inputs) const {
   require(inputs[0].shape.rank() >= 1, "a scalar has no rows");
   Shape out;
   for (int dim = 1; dim < inputs[0].shape.rank(); ++dim) out.append(inputs[0].shape[dim]);
-  return {{inputs[0].dtype, out, {}}};
+  return {{wide(inputs[0].dtype), out, {}}};
 }
 void ColumnSum::gradient(GradientContext&) const { not_differentiable(*this); }
 Work ColumnSum::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
@@ -96,13 +96,27 @@ std::vector<ValueType> Accumulate::infer(const MeshAxes&, Types inputs) const {
 void Accumulate::gradient(GradientContext&) const { not_differentiable(*this); }
 Work Accumulate::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
 
+Placed Cast::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
+  return all_alike(inputs, 1, {Placement::partial_sum()});
+}
+std::vector<ValueType> Cast::infer(const MeshAxes&, Types inputs) const {
+  require_inputs(inputs, 1);
+  require(is_float(inputs[0].dtype) && is_float(to_), "only floats are cast");
+  return {{to_, inputs[0].shape, {}}};
+}
+void Cast::gradient(GradientContext& context) const {
+  context.give(
+      0, context.emit(std::make_shared<Cast>(context.type(context.input(0)).dtype), {context.gradient()}).front());
+}
+Work Cast::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
+
 Placed Zero::place(const MeshAxes&, int axis, AxisPlacements inputs, Types) const {
   if (summands_.contains(axis)) return inputs[0].is_replicated() ? Placed{{Placement::partial_sum()}} : std::nullopt;
   return all_alike(inputs, 1, {Placement::partial_sum()});
 }
 std::vector<ValueType> Zero::infer(const MeshAxes&, Types inputs) const {
   require_inputs(inputs, 1);
-  return same_as_first(inputs);
+  return {{fresh_ ? wide(inputs[0].dtype) : inputs[0].dtype, inputs[0].shape, {}}};
 }
 void Zero::gradient(GradientContext&) const { not_differentiable(*this); }
 Work Zero::work(Types, Types outputs) const { return streaming_work({}, outputs); }

@@ -18,7 +18,7 @@ class AddBias final : public OpOfKind<OpKind::add_bias> {
   ANNULUS_OP_RULES
 };
 
-/// y[...] = sum of x[rows, ...] over its rows: the gradient of a bias.
+/// y[...] = sum of x[rows, ...] over its rows, wide: the gradient of a bias.
 class ColumnSum final : public OpOfKind<OpKind::column_sum> {
  public:
   ANNULUS_OP_RULES
@@ -59,11 +59,24 @@ class Accumulate final : public OpOfKind<OpKind::accumulate> {
   ANNULUS_OP_RULES
 };
 
+/// y = x in another float type, any shape: exact where it widens, rounded to the nearest (to even) where it narrows.
+class Cast final : public OpOfKind<OpKind::cast> {
+ public:
+  explicit Cast(DType to) : to_(to) {}
+  DType to() const { return to_; }
+  std::string attributes() const override { return "to " + std::string(name_of(to_)); }
+  bool is_linear() const override { return true; }
+  ANNULUS_OP_RULES
+
+ private:
+  DType to_;
+};
+
 /// acc = 0, in place.
 class Zero final : public OpOfKind<OpKind::zero> {
  public:
   Zero() = default;
-  /// In fresh memory, as a share of a sum over `summands`, on which the input is replicated.
+  /// In fresh memory and wide, as a share of a sum over `summands`, on which the input is replicated.
   explicit Zero(AxisSet summands) : fresh_(true), summands_(summands) {}
   std::vector<Alias> aliases() const override { return fresh_ ? std::vector<Alias>{} : std::vector<Alias>{{0, 0}}; }
   ANNULUS_OP_RULES

@@ -47,7 +47,7 @@ std::vector<ValueType> EmbedGrad::infer(const MeshAxes& mesh, Types inputs) cons
   require_inputs(inputs, target_ == Target::fresh ? 3 : 4);
   require(inputs[2].shape == Shape({inputs[0].shape[0], inputs[1].shape[1]}),
           "the gradient does not fit ids and table");
-  const ValueType fresh{inputs[1].dtype, inputs[1].shape, {}};
+  const ValueType fresh{wide(inputs[1].dtype), inputs[1].shape, {}};
   if (target_ == Target::fresh) return {fresh};
   return Accumulate().infer(mesh, std::vector{inputs[3], fresh});
 }
@@ -56,7 +56,8 @@ void EmbedGrad::gradient(GradientContext&) const { not_differentiable(*this); }
 Work EmbedGrad::work(Types inputs, Types outputs) const {
   const ValueType &ids = inputs[0], &rows = inputs[2];
   if (target_ == Target::fresh) return streaming_work(std::vector{ids, rows}, outputs);
-  return streaming_work(std::vector{ids, rows, rows}, std::vector{rows});
+  const ValueType sums{outputs[0].dtype, rows.shape, {}};
+  return streaming_work(std::vector{ids, rows, sums}, std::vector{sums});
 }
 
 }  // namespace annulus

@@ -16,7 +16,7 @@ class Embed final : public OpOfKind<OpKind::embed> {
   std::int64_t offset_;
 };
 
-/// Inputs ids, table (for its type alone), dy [rows, D]; output dtable. In place a fourth input is a sum of the table's
+/// Inputs ids, table (for its type alone), dy [rows, D]; output dtable, wide. In place a fourth input is a sum of that
 /// type, to which the gradient is added where it lies: only rows that occur in ids are touched.
 class EmbedGrad final : public OpOfKind<OpKind::embed_grad> {
  public:

@@ -18,7 +18,7 @@ std::vector<ValueType> LayerNorm::infer(const MeshAxes&, Types inputs) const {
   require(
       inputs[1].shape == Shape({x[1]}) && inputs[2].shape == Shape({x[1]}),
       fmt::format("gamma {} and beta {} do not fit rows of {}", inputs[1].shape.str(), inputs[2].shape.str(), x[1]));
-  return {{inputs[0].dtype, x, {}}, {inputs[0].dtype, {x[0], 2}, {}}};
+  return {{inputs[0].dtype, x, {}}, {wide(inputs[0].dtype), {x[0], 2}, {}}};
 }
 
 void LayerNorm::gradient(GradientContext& context) const {
@@ -37,9 +37,8 @@ Placed LayerNormGrad::place(const MeshAxes&, int, AxisPlacements inputs, Types) 
 std::vector<ValueType> LayerNormGrad::infer(const MeshAxes&, Types inputs) const {
   require_inputs(inputs, 4);
   require(inputs[0].shape == inputs[3].shape, "the gradient does not fit the input");
-  return {{inputs[0].dtype, inputs[0].shape, {}},
-          {inputs[0].dtype, inputs[1].shape, {}},
-          {inputs[0].dtype, inputs[1].shape, {}}};
+  const ValueType weights{wide(inputs[0].dtype), inputs[1].shape, {}};
+  return {{inputs[0].dtype, inputs[0].shape, {}}, weights, weights};
 }
 
 void LayerNormGrad::gradient(GradientContext&) const { not_differentiable(*this); }

@@ -7,7 +7,7 @@ namespace annulus {
 
 /// y = (x - mean) / sqrt(variance + epsilon) * gamma + beta over the columns of x [rows, D] (notes (1.1), *corrected*:
 /// over features, with epsilon); gamma, beta [D]. Second output: statistics [rows, 2] = (mean, 1 / sqrt(variance +
-/// epsilon)).
+/// epsilon)), wide.
 class LayerNorm final : public OpOfKind<OpKind::layer_norm> {
  public:
   explicit LayerNorm(double epsilon) : epsilon_(epsilon) {}
@@ -19,7 +19,7 @@ class LayerNorm final : public OpOfKind<OpKind::layer_norm> {
   double epsilon_;
 };
 
-/// Inputs x, gamma, statistics, dy; outputs dx, dgamma, dbeta.
+/// Inputs x, gamma, statistics, dy; outputs dx, and dgamma, dbeta, wide.
 class LayerNormGrad final : public OpOfKind<OpKind::layer_norm_grad> {
  public:
   ANNULUS_OP_RULES

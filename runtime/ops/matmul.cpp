@@ -115,10 +115,13 @@ std::vector<ValueType> Matmul::infer(const MeshAxes& mesh, Types inputs) const {
 void Matmul::gradient(GradientContext& context) const {
   if (finish() == Finish::gelu_slope) not_differentiable(*this);
   const ValueId a = context.input(0), b = context.input(1);
-  const auto product = [&](Form form, ValueId x, ValueId y) {
-    return context.emit(std::make_shared<Matmul>(form), {x, y}).front();
-  };
   ValueId dy = context.gradient();
+  const auto give = [&](int input, Form form, ValueId x, ValueId y) {
+    // Where nothing is a half, wide says nothing.
+    const bool is_wide = context.is_parameter(input) && is_half(context.type(dy).dtype);
+    const ProductEpilogue epilogue{.output = is_wide ? Output::wide : Output::as_operands};
+    context.give(input, context.emit(std::make_shared<Matmul>(form, epilogue), {x, y}).front());
+  };
   if (finish() != Finish::none) {
     ValueId x = kNoValue;
     if (finish() == Finish::gelu_and_input) {
@@ -135,16 +138,16 @@ void Matmul::gradient(GradientContext& context) const {
   if (addend() != Addend::none) context.give(static_cast<int>(addend_input()), dy);
   switch (form_) {
     case Form::nn:
-      context.give(0, product(Form::nt, dy, b));
-      context.give(1, product(Form::tn, a, dy));
+      give(0, Form::nt, dy, b);
+      give(1, Form::tn, a, dy);
       return;
     case Form::nt:
-      context.give(0, product(Form::nn, dy, b));
-      context.give(1, product(Form::tn, dy, a));
+      give(0, Form::nn, dy, b);
+      give(1, Form::tn, dy, a);
       return;
     case Form::tn:
-      context.give(0, product(Form::nt, b, dy));
-      context.give(1, product(Form::nn, a, dy));
+      give(0, Form::nt, b, dy);
+      give(1, Form::nn, a, dy);
       return;
   }
 }

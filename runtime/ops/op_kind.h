@@ -28,6 +28,7 @@
   X(attention_step_grad, AttentionStepGrad) \
   X(sum_squares, SumSquares)                \
   X(accumulate, Accumulate)                 \
+  X(cast, Cast)                             \
   X(zero, Zero)                             \
   X(slice, Slice)                           \
   X(clip, Clip)                             \

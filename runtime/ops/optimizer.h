@@ -14,41 +14,54 @@ class SumSquares final : public OpOfKind<OpKind::sum_squares> {
 
 /// Inputs sum of squared gradients f64 [1], sums f64 [2] = (loss, loss weights), both unnormalised; output f64 [4] =
 /// (factor, gradient norm, loss, sum of weights): norm = sqrt(squares) / weights; the factor divides by the weights and
-/// clips: min(1, max_norm / (norm + 1e-6)) / weights. max_norm 0 leaves the norm alone.
+/// clips: min(1, max_norm / (norm + 1e-6)) / weights. max_norm 0 leaves the norm alone. With loss scaling a third input
+/// f64 [1] is what the gradients were scaled by: the norm is that of the unscaled ones, the factor unscales, and is 0,
+/// which leaves the weights as they are, where the norm is not finite.
 class Clip final : public OpOfKind<OpKind::clip> {
  public:
-  explicit Clip(double max_norm) : max_norm_(max_norm) {}
+  enum class LossScaling : std::uint8_t { off, on };
+  explicit Clip(double max_norm, LossScaling loss_scaling = LossScaling::off)
+      : max_norm_(max_norm), loss_scaling_(loss_scaling) {}
   double max_norm() const { return max_norm_; }
+  LossScaling loss_scaling() const { return loss_scaling_; }
   std::string attributes() const override;
   ANNULUS_OP_RULES
 
  private:
   double max_norm_;
+  LossScaling loss_scaling_;
 };
 
 /// One step of AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), as torch.optim.AdamW.
 /// Inputs weight, gradient, first and second moment (all of one shape), clip f64 [4] (its first element multiplies the
 /// gradient), hyper f64 [4] = (learning rate, 1 - beta1^t, 1 - beta2^t, unused). Weight and moments are updated in
-/// place.
+/// place; nothing changes where the factor is 0. With a working copy (a half, of the same shape: a seventh input, which
+/// is not read, and fourth output in its place) the weight is a master in f32, of which the copy is the rounded value.
 class AdamW final : public OpOfKind<OpKind::adamw> {
  public:
   struct Options {
     double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
   };
-  explicit AdamW(Options options) : options_(options) {}
+  enum class WorkingCopy : std::uint8_t { none, rounded };
+  explicit AdamW(Options options, WorkingCopy working_copy = WorkingCopy::none)
+      : options_(options), working_copy_(working_copy) {}
   const Options& options() const { return options_; }
+  WorkingCopy working_copy() const { return working_copy_; }
   std::string attributes() const override;
-  std::vector<Alias> aliases() const override { return {{0, 0}, {1, 2}, {2, 3}}; }
+  std::vector<Alias> aliases() const override;
   ANNULUS_OP_RULES
 
  private:
   Options options_;
+  WorkingCopy working_copy_;
 };
 
-/// Clip's output from its inputs, on any device.
-constexpr void clip(double squares, const double* sums, double max_norm, double* out) {
-  const double norm = ValueTraits<double>::square_root(squares) / sums[1], allowed = max_norm / (norm + 1e-6);
-  out[0] = (max_norm > 0 && allowed < 1 ? allowed : 1) / sums[1];
+/// Clip's output from its inputs, on any device; `loss_scale` is null without loss scaling.
+constexpr void clip(double squares, const double* sums, const double* loss_scale, double max_norm, double* out) {
+  const double weights = loss_scale ? sums[1] * *loss_scale : sums[1];
+  const double norm = ValueTraits<double>::square_root(squares) / weights, allowed = max_norm / (norm + 1e-6);
+  const bool skipped = loss_scale && !(norm - norm == 0);  // infinite, or not a number
+  out[0] = skipped ? 0 : (max_norm > 0 && allowed < 1 ? allowed : 1) / weights;
   out[1] = norm;
   out[2] = sums[0] / sums[1];
   out[3] = sums[1];

@@ -43,6 +43,9 @@ class Differentiator {
   }
 
   void give(ValueId value, ValueId gradient) {
+    const DType dtype = program_.type(gradient).dtype;
+    if (program_.value(value).role == Role::parameter && dtype != wide(dtype))
+      gradient = ops_.cast(program_, gradient, wide(dtype));
     std::string key;
     for (int a = 0; a < mesh_.count(); ++a) key += place(gradient, a).str() + ";";
     const auto [at, is_new] = parts_[value].try_emplace(key, gradient);

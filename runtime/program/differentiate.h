@@ -12,6 +12,7 @@ namespace annulus {
 struct GradientOps {
   std::function<ValueId(Program&, ValueId, ValueId)> add;
   std::function<ValueId(Program&, ValueId, AxisSet)> all_reduce;  ///< sum
+  std::function<ValueId(Program&, ValueId, DType)> cast;
 };
 
 /// What a gradient rule sees of its op, and where it leaves the gradients of the op's inputs.
@@ -26,6 +27,8 @@ class GradientContext {
   int input_count() const { return static_cast<int>(op_.inputs.size()); }
   ValueId output(int i = 0) const { return op_.outputs[static_cast<std::size_t>(i)]; }
   const ValueType& type(ValueId id) const { return program_.type(id); }
+  /// Whether an input is a parameter, whose gradient is wide.
+  bool is_parameter(int i) const { return program_.value(input(i)).role == Role::parameter; }
   /// Gradient of the first output, or kNoValue for the loss itself, whose gradient is 1.
   ValueId gradient() const { return gradient_; }
 
@@ -48,7 +51,8 @@ class GradientContext {
 /// replicated. Contributions are brought to one placement before they are added. Where *partial* remains for a
 /// replicated value the sum is recorded: as a reduce-scatter behind an all-gather; later, behind a kind that is linear;
 /// once per step, by the caller, for a parameter; at once for any other activation (Megatron's f, arXiv 1909.08053
-/// section 3). Throws PlacementError where no sum mends a mismatch.
+/// section 3). Where values are halves, gradients of activations are, and those of parameters are wide from the op on
+/// that makes them. Throws PlacementError where no sum mends a mismatch.
 std::map<ValueId, ValueId> differentiate(Program& program, ValueId loss, int first_op, const GradientOps& ops);
 
 }  // namespace annulus

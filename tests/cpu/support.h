@@ -58,7 +58,8 @@ class Operand {
   template <class T>
   void write(const Numbers& numbers) {
     ASSERT_EQ(static_cast<std::int64_t>(numbers.size()), shape_.elements());
-    std::transform(numbers.begin(), numbers.end(), tensor().as<T>(), [](double x) { return static_cast<T>(x); });
+    std::transform(numbers.begin(), numbers.end(), tensor().as<T>(),
+                   [](double x) { return static_cast<T>(static_cast<Wide<T>>(x)); });
   }
 
   DType dtype_ = DType::f32;

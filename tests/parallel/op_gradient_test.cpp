@@ -133,7 +133,7 @@ TEST_F(OpGradient, EveryKindAgainstDifferences) {
   ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
   ANNULUS_COMPOSITE_KINDS(ANNULUS_KIND)
 #undef ANNULUS_KIND
-  EXPECT_EQ(differentiated, (std::set<std::string>{"add", "add_bias", "attention", "dropout", "embed", "gelu",
+  EXPECT_EQ(differentiated, (std::set<std::string>{"add", "add_bias", "attention", "cast", "dropout", "embed", "gelu",
                                                    "layer_norm", "matmul"}));
   EXPECT_EQ(behind,
             (std::set<std::string>{"accumulate", "adamw", "attention_grad", "attention_step", "attention_step_grad",

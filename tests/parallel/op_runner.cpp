@@ -93,13 +93,15 @@ void write(Executor& executor, ValueId id, const Block& block) {
   const DType dtype = executor.program().type(id).dtype;
   ASSERT_EQ(executor.program().type(id).shape, block.shape);
   const auto put = [&](auto zero) {
-    const std::vector<decltype(zero)> converted(block.values.begin(), block.values.end());
+    using T = decltype(zero);
+    std::vector<T> converted;
+    for (double x : block.values) converted.push_back(static_cast<T>(static_cast<Wide<T>>(x)));
     executor.write(id, converted.data());
   };
   if (dtype == DType::i32)
     put(std::int32_t{});
   else
-    dispatch_float(dtype, put);
+    dispatch_stored(dtype, put);
 }
 
 std::vector<ValueId> declare(Program& program, const std::vector<OpInput>& inputs,
@@ -113,7 +115,7 @@ std::vector<ValueId> declare(Program& program, const std::vector<OpInput>& input
 
 Block read(const Executor& executor, ValueId id) {
   const ValueType& type = executor.program().type(id);
-  return dispatch_float(type.dtype, [&](auto zero) {
+  return dispatch_stored(type.dtype, [&](auto zero) {
     std::vector<decltype(zero)> raw(static_cast<std::size_t>(type.shape.elements()));
     executor.read(id, raw.data());
     return Block{type.shape, Numbers(raw.begin(), raw.end())};
