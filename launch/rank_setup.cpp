@@ -82,4 +82,17 @@ void WatchedOps::begin(std::uint64_t sequence, const char* what, double expected
 
 void WatchedOps::end() { watchdog_.end(); }
 
+void WatchedOps::watch(std::function<Activity()> activity) {
+  if (!activity) return watchdog_.watch(nullptr);
+  watchdog_.watch([asked = std::move(activity)] {
+    Activity now = asked();
+    return Watchdog::Sample{.sequence = now.sequence + 1,
+                            .busy = now.busy,
+                            .what = std::move(now.what),
+                            .deadline_seconds = kTimesExpected * now.expected_seconds,
+                            .lane = now.lane,
+                            .begun = std::move(now.begun)};
+  });
+}
+
 }  // namespace annulus

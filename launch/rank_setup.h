@@ -33,6 +33,7 @@ class WatchedOps final : public OpMonitor {
   explicit WatchedOps(Process& process);
   void begin(std::uint64_t sequence, const char* what, double expected_seconds) override;
   void end() override;
+  void watch(std::function<Activity()> activity) override;
 
  private:
   Watchdog watchdog_;
