@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -37,8 +38,20 @@ struct FakeStreams::Order {
   std::vector<OrderPointer> behind;
   OrderRun run = {};
   bool done = false, replayed = false;
-  double at = 0;                      // when it was done
-  std::set<const Order*> after = {};  // all orders of the window that come before it
+  bool known = false;                     // to the host, to be over
+  double at = 0;                          // when it was done
+  std::size_t index = 0;                  // among those that the host did not know to be over, and since
+  std::vector<std::uint64_t> after = {};  // by index: a bit for each order that comes before it
+
+  bool is_after(const Order& other) const {
+    const std::size_t word = other.index / 64;
+    return word < after.size() && (after[word] >> other.index % 64 & 1) != 0;
+  }
+  void add_after(const Order& other) {
+    after.resize(std::max({after.size(), other.after.size(), other.index / 64 + 1}));
+    for (std::size_t i = 0; i < other.after.size(); ++i) after[i] |= other.after[i];
+    after[other.index / 64] |= std::uint64_t{1} << other.index % 64;
+  }
 };
 
 struct FakeStreams::Queue {
@@ -109,11 +122,10 @@ void FakeStreams::put(Queue& queue, const OrderPointer& order) {
 }
 
 void FakeStreams::admit(const OrderPointer& order) {
-  for (const OrderPointer& before : order->behind) {
-    if (std::find(window_.begin(), window_.end(), before) == window_.end()) continue;
-    order->after.insert(before.get());
-    order->after.insert(before->after.begin(), before->after.end());
-  }
+  if (window_.empty()) next_index_ = 0;
+  order->index = next_index_++;
+  for (const OrderPointer& before : order->behind)
+    if (!before->known) order->add_after(*before);
   check_order(*order);
   order->run = order->draft.make();
   window_.push_back(order);
@@ -123,7 +135,7 @@ void FakeStreams::admit(const OrderPointer& order) {
 
 void FakeStreams::check_order(const Order& order) const {
   for (const OrderPointer& other : window_) {
-    if (order.after.contains(other.get())) continue;
+    if (order.is_after(*other)) continue;
     for (const Access& one : order.draft.accesses)
       for (const Access& two : other->draft.accesses)
         if (conflict(one, two))
@@ -134,17 +146,12 @@ void FakeStreams::check_order(const Order& order) const {
 
 /// Whatever is put from now on comes behind it.
 void FakeStreams::known_to_host(const OrderPointer& order) {
-  const std::set<const Order*> over = std::exchange(order->after, {});
+  if (order->known) return;
   std::erase_if(window_, [&](const OrderPointer& one) {
-    const bool is_over = one == order || over.contains(one.get());
-    if (is_over && one->replayed && one->draft.resource) --one->draft.resource->replays;
-    return is_over;
+    one->known = one == order || order->is_after(*one);
+    if (one->known && one->replayed && one->draft.resource) --one->draft.resource->replays;
+    return one->known;
   });
-  for (const OrderPointer& one : window_) {
-    one->after.erase(order.get());
-    for (const Order* gone : over) one->after.erase(gone);
-  }
-  order->behind.clear();
 }
 
 bool FakeStreams::carry_out_one() {
@@ -155,12 +162,10 @@ bool FakeStreams::carry_out_one() {
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t at = (backwards ? first + count - i : first + i) % count;
     const OrderPointer order = pending_[at];
-    const bool ready =
-        std::all_of(order->behind.begin(), order->behind.end(), [](const OrderPointer& other) { return other->done; });
-    if (!ready || !order->run()) continue;
+    std::erase_if(order->behind, [](const OrderPointer& other) { return other->done; });
+    if (!order->behind.empty() || !order->run()) continue;
     order->done = true;
     order->at = now_seconds();
-    order->behind.clear();
     order->run = {};
     pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(at));
     ++carried_out_;
@@ -279,7 +284,8 @@ void FakeStreams::launch(Graph* graph) {
   if (capture_) throw InternalError("a launch within a capture");
   ++launches_;
   const auto& orders = as<Capture>(graph)->orders;
-  std::vector<std::pair<const Order*, OrderPointer>> copies;
+  std::map<const Order*, OrderPointer> copies;
+  std::vector<OrderPointer> ends;
   Queue& queue = *as<Queue>(main());
   std::vector<OrderPointer> before = std::exchange(queue.waits, {});
   if (queue.last) before.push_back(queue.last);
@@ -288,13 +294,12 @@ void FakeStreams::launch(Graph* graph) {
   for (const OrderPointer& order : orders) {
     auto copy = std::make_shared<Order>(Order{order->draft, before});
     copy->replayed = true;
-    for (const OrderPointer& other : order->behind)
-      for (const auto& [of, made] : copies)
-        if (of == other.get()) copy->behind.push_back(made);
-    copies.emplace_back(order.get(), copy);
+    for (const OrderPointer& other : order->behind) copy->behind.push_back(copies.at(other.get()));
+    copies[order.get()] = copy;
+    ends.push_back(copy);
     admit(copy);
   }
-  for (const auto& [of, copy] : copies) queue.waits.push_back(copy);
+  queue.waits.insert(queue.waits.end(), ends.begin(), ends.end());
   put(main(), at_once("the end of a graph", [] {}, {}));
 }
 

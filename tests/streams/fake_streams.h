@@ -104,6 +104,7 @@ class FakeStreams final : public Streams {
   std::vector<std::unique_ptr<std::uint64_t[]>> words_;
   std::vector<OrderPointer> pending_;  // not yet carried out
   std::vector<OrderPointer> window_;   // of which the host does not know that they are over
+  std::size_t next_index_ = 0;
   std::unique_ptr<Capture> capture_;
   int ranges_ = 0, waits_ = 0, launches_ = 0;
   std::optional<int> left_out_;
