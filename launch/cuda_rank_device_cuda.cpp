@@ -73,6 +73,7 @@ class CudaRankDevice final : public RankDevice {
     ExecutorOptions options;
     // Staged copies are the device's, which the computing thread alone may use.
     options.progress = staged_ ? Progress::poll : Progress::thread;
+    options.execution = staged_ ? Execution::host : config_.execution;
     return options;
   }
   std::string choose_products(const std::vector<const Program*>& programs) override;

@@ -65,7 +65,8 @@ Executor::Executor(const Program& program, Device& device, CommunicatorLookup co
     ++segments_.back().last;
   }
   const CarrierContext context{ops_, segments_, schedule_.lane_count(), device_, options_, trace_, counters_};
-  carrier_ = has_streams ? make_stream_carrier(context) : make_host_carrier(context);
+  carrier_ =
+      has_streams && options_.execution != Execution::host ? make_stream_carrier(context) : make_host_carrier(context);
   if (options_.disturb_seed) disturbance_.seed(*options_.disturb_seed);
 }
 

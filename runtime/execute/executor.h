@@ -22,8 +22,9 @@ struct SegmentSpan;
 /// The communicator of this rank's group over a set of axes.
 using CommunicatorLookup = std::function<Communicator&(AxisSet)>;
 
-/// How a device with streams is given its orders.
+/// How a device with streams is given its orders. One without runs op by op, and the host waits for it.
 enum class Execution : std::uint8_t {
+  host,   ///< op by op, each waited for: where communicators cannot put transfers on streams
   ops,    ///< op by op, each timed
   graph,  ///< segments are captured once, after a first step that warms libraries up, and replayed: steps alone are
           ///< timed
