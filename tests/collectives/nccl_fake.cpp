@@ -23,6 +23,7 @@ namespace {
 struct Part {
   std::string name;
   NcclLibrary::Call call;
+  std::shared_ptr<bool> left = {};  // whether its rank has, whose memory may be gone
   bool done = false;
 };
 
@@ -40,7 +41,7 @@ struct Membership : testing::Resource {
   std::shared_ptr<SharedGroup> shared;
   int rank = 0;
   std::size_t collectives = 0;
-  bool ended = false;
+  std::shared_ptr<bool> ended = std::make_shared<bool>(false);
 };
 
 struct NcclLibrary::Group {
@@ -125,6 +126,7 @@ void perform(const std::vector<std::shared_ptr<Part>>& parts) {
 /// One rank comes to a call: what can happen, does.
 void arrive(Membership& member, const std::shared_ptr<Part>& part) {
   SharedGroup& shared = *member.shared;
+  part->left = member.ended;
   if (part->name == "copy") {
     if (part->call.count > 0)
       std::memmove(part->call.receive, part->call.send, static_cast<std::size_t>(part->call.count));
@@ -137,7 +139,8 @@ void arrive(Membership& member, const std::shared_ptr<Part>& part) {
     auto& parts = all[member.collectives++];
     parts.resize(static_cast<std::size_t>(shared.size));
     parts[static_cast<std::size_t>(member.rank)] = part;
-    if (std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p != nullptr; })) perform(parts);
+    if (std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p != nullptr && !*p->left; }))
+      perform(parts);
     return;
   }
   const bool sends = part->name == "send";
@@ -145,7 +148,7 @@ void arrive(Membership& member, const std::shared_ptr<Part>& part) {
   const std::pair ends = sends ? std::pair(member.rank, peer) : std::pair(peer, member.rank);
   auto &sent = shared.sends[ends], &received = shared.receives[ends];
   (sends ? sent : received).push_back(part);
-  while (!sent.empty() && !received.empty()) {
+  while (!sent.empty() && !received.empty() && !*sent.front()->left && !*received.front()->left) {
     const NcclLibrary::Call &from = sent.front()->call, &to = received.front()->call;
     if (from.count != to.count || from.dtype != to.dtype) throw CollectiveError("the ends of a message differ");
     if (from.count > 0) std::memmove(to.receive, from.send, static_cast<std::size_t>(from.count * size_of(from.dtype)));
@@ -193,7 +196,7 @@ class FakeNccl final : public NcclLibrary {
   bool accepted(Group& group) override {
     {
       const std::lock_guard lock(state_->mutex);
-      if (group.member->ended) throw InternalError("a question about a group at its end");
+      if (*group.member->ended) throw InternalError("a question about a group at its end");
       if (!group.in_progress) return true;
       if (state_->frozen || group.questions-- > 0) return false;
       group.in_progress = false;
@@ -213,13 +216,13 @@ class FakeNccl final : public NcclLibrary {
     const std::unique_ptr<Group> owned(&group);
     const std::lock_guard lock(state_->mutex);
     if (group.member->graphs > 0) fail("a group ends before a graph that holds it");
-    if (!group.member->ended && (!group.finalized || group.in_progress)) fail("destroyed, but not finalized");
+    if (!*group.member->ended && (!group.finalized || group.in_progress)) fail("destroyed, but not finalized");
   }
   void abort(Group& group) override {
     const std::shared_ptr<Membership> member = group.member;
     {
       const std::lock_guard lock(state_->mutex);
-      member->ended = true;
+      *member->ended = true;
     }
     while (member->graphs > 0) std::this_thread::yield();  // as NCCL does
   }
@@ -236,7 +239,7 @@ class FakeNccl final : public NcclLibrary {
       }
       for (const auto& part : std::exchange(group->called, {})) {
         group->asked.push_back(part);
-        arrive(*group->member, part);
+        if (!state_->frozen) arrive(*group->member, part);
       }
     }
     called_.clear();
@@ -274,7 +277,7 @@ class FakeNccl final : public NcclLibrary {
     group.questions = static_cast<int>(state_->engine() % 4);
   }
   static void require_settled(const Group& group) {
-    if (group.member->ended || group.in_progress)
+    if (*group.member->ended || group.in_progress)
       throw InternalError("a call on a group that is in progress, or at its end");
     if (group.member->replays > 0) throw InternalError("a call on a group while a replay of it is under way");
   }
@@ -294,7 +297,7 @@ class FakeNccl final : public NcclLibrary {
     draft.make = [state = state_, member = group.member, calls = std::exchange(group.called, {})]() -> OrderRun {
       return [state, member, calls, parts = std::vector<std::shared_ptr<Part>>()]() mutable {
         const std::lock_guard lock(state->mutex);
-        if (member->ended) return true;  // an abort lets kernels go
+        if (*member->ended) return true;  // an abort lets kernels go
         if (state->frozen) return false;
         for (std::size_t i = parts.size(); i < calls.size(); ++i) {
           parts.push_back(std::make_shared<Part>(*calls[i]));
