@@ -82,6 +82,11 @@ class CudaRankDevice final : public RankDevice {
     const CudaMemory now = device_->memory();
     return place_.ranks.size() > 1 ? 0 : std::max<std::int64_t>(0, free_at_start_ - now.free - now.allocated);
   }
+  bool abort_collectives() override {
+    if (staged_) return false;
+    nccl_.abort();
+    return true;
+  }
 
  private:
   std::string gpu() const { return fmt::format("GPU {} ({})", place_.ordinal, name_); }
