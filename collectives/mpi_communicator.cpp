@@ -122,7 +122,7 @@ class MpiCommunicator final : public RequestCommunicator {
   Pending start(const Request& request) override {
     if (size() == 1 && !is_message(request.kind)) {
       copy_to_self(request);
-      return completed_transfer();
+      return completed_transfer(Transport::direct);
     }
     return ProgressEngine::start(group_.shared->progress, operation_of(request));
   }

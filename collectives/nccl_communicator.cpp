@@ -32,8 +32,16 @@ class NcclSession {
     std::erase(groups_, &group);
   }
   bool aborted() const { return aborted_.load(); }
+  /// Calls the library, unless groups are being ended, which leaves nothing to be asked. Throws CollectiveError.
+  template <class Question>
+  auto ask(Question question) {
+    const std::lock_guard lock(asking_);
+    if (aborted()) throw CollectiveError("NCCL was aborted");
+    return question();
+  }
   void abort() {
     if (aborted_.exchange(true)) return;
+    { const std::lock_guard asked(asking_); }  // what is being asked comes first
     const std::lock_guard lock(mutex_);
     std::vector<std::thread> threads;  // one group's abort may wait for another's
     for (NcclLibrary::Group* group : groups_) threads.emplace_back([this, group] { library->abort(*group); });
@@ -46,6 +54,7 @@ class NcclSession {
   const int exceptions = std::uncaught_exceptions();
 
  private:
+  std::mutex asking_;
   std::mutex mutex_;  // of groups_
   std::vector<NcclLibrary::Group*> groups_;
   std::atomic<bool> aborted_{false};
@@ -59,64 +68,16 @@ struct NcclMembership {
   int size = 0;
 };
 
-/// A request: it waits for its turn, is issued, accepted, and then under way on the group's stream.
-class NcclOperation final : public Operation {
+std::string describe_at(const NcclMembership& membership, const Request& request) {
+  return fmt::format("{} on rank {} of {}", describe(request), membership.rank, membership.size);
+}
+
+/// What a request asks of NCCL, between begin_calls and end_calls.
+class NcclCalls {
  public:
-  NcclOperation(const NcclMembership& membership, const Request& request) : membership_(membership), request_(request) {
-    membership_.session->unissued.push_back(this);
-  }
-  NcclOperation(const NcclOperation&) = delete;
-  NcclOperation& operator=(const NcclOperation&) = delete;
-  ~NcclOperation() override {
-    std::erase(membership_.session->unissued, this);
-    if (mark_ != nullptr) library().release(*mark_);
-  }
+  NcclCalls(const NcclMembership& membership, const Request& request) : membership_(membership), request_(request) {}
 
-  Transport transport() const override { return Transport::direct; }
-  bool advance() override {
-    NcclSession& session = *membership_.session;
-    if (session.aborted()) throw CollectiveError(describe_here() + ": NCCL was aborted");
-    try {
-      if (mark_ == nullptr && !move_to_stream(session)) return false;
-      return library().passed(*mark_);
-    } catch (const CollectiveError& error) {
-      throw CollectiveError(fmt::format("{}: {}", describe_here(), error.what()));
-    }
-  }
-
- private:
-  NcclLibrary& library() const { return *membership_.session->library; }
-  std::string describe_here() const {
-    return fmt::format("{} on rank {} of {}", describe(request_), membership_.rank, membership_.size);
-  }
-
-  /// True once NCCL has accepted the request.
-  bool move_to_stream(NcclSession& session) {
-    if (session.unissued.front() != this) return false;  // whoever is will be advanced, too
-    if (issued_ == 0) issue(session);
-    if (!library().accepted(*membership_.group)) return false;
-    for (std::size_t i = issued_; i > 0; --i) {
-      session.unissued.front()->mark_ = library().mark(*membership_.group);
-      session.unissued.pop_front();
-    }
-    return true;
-  }
-
-  /// Issues this request, and with a message those messages of the group that follow it: two ranks that first send to
-  /// each other would otherwise wait for each other's receive for ever.
-  void issue(NcclSession& session) {
-    library().begin_calls();
-    for (NcclOperation* operation : session.unissued) {
-      const bool joins = operation == this || (is_message(request_.kind) && is_message(operation->request_.kind) &&
-                                               operation->membership_.group == membership_.group);
-      if (!joins) break;
-      operation->call();
-      ++issued_;
-    }
-    library().end_calls();
-  }
-
-  void call() {
+  void make() const {
     const Request& r = request_;
     NcclLibrary::Group& group = *membership_.group;
     const NcclLibrary::Call whole{r.send, r.receive, r.count, r.dtype, r.reduction, r.peer};
@@ -153,22 +114,81 @@ class NcclOperation final : public Operation {
     }
   }
 
-  void send(int part, int peer) {
+ private:
+  NcclLibrary& library() const { return *membership_.session->library; }
+  void send(int part, int peer) const {
     library().send(*membership_.group, {request_.send_part(part), nullptr, request_.count, request_.dtype, {}, peer});
   }
-  void receive(int part, int peer) {
+  void receive(int part, int peer) const {
     library().receive(*membership_.group,
                       {nullptr, request_.receive_part(part), request_.count, request_.dtype, {}, peer});
   }
-  void exchange(int send_part, int to, int receive_part, int from) {
+  void exchange(int send_part, int to, int receive_part, int from) const {
     if (to == membership_.rank && from == membership_.rank) return keep(send_part, receive_part);
     send(send_part, to);
     receive(receive_part, from);
   }
   /// This rank's own part.
-  void keep(int from, int to) {
+  void keep(int from, int to) const {
     if (request_.send_part(from) == request_.receive_part(to)) return;
     library().copy(*membership_.group, request_.send_part(from), request_.receive_part(to), request_.bytes());
+  }
+
+  const NcclMembership& membership_;
+  const Request& request_;
+};
+
+/// A request: it waits for its turn, is issued, accepted, and then under way on the group's stream.
+class NcclOperation final : public Operation {
+ public:
+  NcclOperation(const NcclMembership& membership, const Request& request) : membership_(membership), request_(request) {
+    membership_.session->unissued.push_back(this);
+  }
+  NcclOperation(const NcclOperation&) = delete;
+  NcclOperation& operator=(const NcclOperation&) = delete;
+  ~NcclOperation() override {
+    std::erase(membership_.session->unissued, this);
+    if (mark_ != nullptr) library().release(*mark_);
+  }
+
+  Transport transport() const override { return Transport::nccl; }
+  bool advance() override {
+    NcclSession& session = *membership_.session;
+    try {
+      return session.ask([&] { return (mark_ != nullptr || move_to_stream(session)) && library().passed(*mark_); });
+    } catch (const CollectiveError& error) {
+      throw CollectiveError(fmt::format("{}: {}", describe_here(), error.what()));
+    }
+  }
+
+ private:
+  NcclLibrary& library() const { return *membership_.session->library; }
+  std::string describe_here() const { return describe_at(membership_, request_); }
+
+  /// True once NCCL has accepted the request.
+  bool move_to_stream(NcclSession& session) {
+    if (session.unissued.front() != this) return false;  // whoever is will be advanced, too
+    if (issued_ == 0) issue(session);
+    if (!library().accepted(*membership_.group)) return false;
+    for (std::size_t i = issued_; i > 0; --i) {
+      session.unissued.front()->mark_ = library().mark(*membership_.group);
+      session.unissued.pop_front();
+    }
+    return true;
+  }
+
+  /// Issues this request, and with a message those messages of the group that follow it: two ranks that first send to
+  /// each other would otherwise wait for each other's receive for ever.
+  void issue(NcclSession& session) {
+    library().begin_calls();
+    for (NcclOperation* operation : session.unissued) {
+      const bool joins = operation == this || (is_message(request_.kind) && is_message(operation->request_.kind) &&
+                                               operation->membership_.group == membership_.group);
+      if (!joins) break;
+      NcclCalls(operation->membership_, operation->request_).make();
+      ++issued_;
+    }
+    library().end_calls();
   }
 
   const NcclMembership& membership_;
@@ -198,9 +218,11 @@ class NcclCommunicator final : public RequestCommunicator {
     NcclSession& session = *membership_.session;
     // While an exception unwinds, the other ranks do not come along.
     if (!session.aborted() && std::uncaught_exceptions() > session.exceptions) session.abort();
-    if (!session.aborted()) {
-      library().finalize(*membership_.group);
+    try {
+      session.ask([&] { library().finalize(*membership_.group); });
       settle();
+    } catch (const CollectiveError&) {
+      session.abort();  // if it has not been
     }
     session.remove(*membership_.group);
     library().destroy(*membership_.group);
@@ -208,23 +230,56 @@ class NcclCommunicator final : public RequestCommunicator {
 
   int size() const override { return membership_.size; }
   int rank() const override { return membership_.rank; }
+  void use_stream(Stream* stream) override {
+    on_stream_ = stream != nullptr;
+    library().use_stream(*membership_.group, stream);
+  }
+  void check_health() override {
+    try {
+      accepted();
+    } catch (const CollectiveError& error) {
+      throw CollectiveError(fmt::format("rank {} of {}: {}", rank(), size(), error.what()));
+    }
+  }
   std::unique_ptr<Communicator> split(int color, int key) override {
     return std::make_unique<NcclCommunicator>(membership_.session, bootstrap_->split(color, key));
   }
 
  protected:
   Pending start(const Request& request) override {
+    if (on_stream_) return put_on_stream(request);
     return ProgressEngine::start(membership_.session->progress, std::make_unique<NcclOperation>(membership_, request));
   }
 
  private:
   NcclLibrary& library() const { return *membership_.session->library; }
+  bool accepted() {
+    return membership_.session->ask([&] { return library().accepted(*membership_.group); });
+  }
   void settle() {
-    while (!membership_.session->aborted() && !library().accepted(*membership_.group)) std::this_thread::yield();
+    while (!accepted()) std::this_thread::yield();
+  }
+
+  /// Nothing may be asked of the stream before NCCL has accepted the call: it may not have reached the stream yet.
+  Pending put_on_stream(const Request& request) {
+    if (!membership_.session->unissued.empty())
+      throw InternalError(describe_at(membership_, request) + ": earlier transfers have not been waited for");
+    try {
+      membership_.session->ask([&] {
+        library().begin_calls();
+        NcclCalls(membership_, request).make();
+        library().end_calls();
+      });
+      settle();
+    } catch (const CollectiveError& error) {
+      throw CollectiveError(fmt::format("{}: {}", describe_at(membership_, request), error.what()));
+    }
+    return completed_transfer(Transport::nccl);
   }
 
   std::unique_ptr<Communicator> bootstrap_;
   NcclMembership membership_;
+  bool on_stream_ = false;
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace annulus {
 
 struct NcclLibrary::Group {
   ncclComm_t handle = nullptr;
-  cudaStream_t stream = nullptr;
+  cudaStream_t own = nullptr, stream = nullptr;
   bool aborted = false;
 };
 
@@ -66,13 +66,17 @@ class RealNccl final : public NcclLibrary {
   Group* connect(const Id& id, int size, int rank) override {
     select();
     auto group = std::make_unique<Group>();
-    check(cudaStreamCreateWithFlags(&group->stream, cudaStreamNonBlocking), "a stream");
+    check(cudaStreamCreateWithFlags(&group->own, cudaStreamNonBlocking), "a stream");
+    group->stream = group->own;
     ncclUniqueId unique;
     std::memcpy(&unique, id.data(), sizeof(unique));
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     check(ncclCommInitRankConfig(&group->handle, size, unique, rank, &config), "joining a group");
     return group.release();
+  }
+  void use_stream(Group& group, Stream* stream) override {
+    group.stream = stream == nullptr ? group.own : reinterpret_cast<cudaStream_t>(stream);
   }
   bool accepted(Group& group) override {
     ncclResult_t state = ncclSuccess;
@@ -85,7 +89,7 @@ class RealNccl final : public NcclLibrary {
     const std::unique_ptr<Group> owned(&group);
     cudaSetDevice(ordinal_);
     if (!group.aborted) ncclCommDestroy(group.handle);
-    cudaStreamDestroy(group.stream);
+    cudaStreamDestroy(group.own);
   }
   void abort(Group& group) override {
     cudaSetDevice(ordinal_);

@@ -34,7 +34,9 @@ class NcclLibrary {
   virtual ~NcclLibrary() = default;
   virtual Id new_id() = 0;
   virtual Group* connect(const Id& id, int size, int rank) = 0;
-  /// Whether what was asked last is on its way.
+  /// Calls of the group go on `stream` from now on; null: on its own.
+  virtual void use_stream(Group& group, Stream* stream) = 0;
+  /// Whether what was asked last is on its way. Throws where the group has failed.
   virtual bool accepted(Group& group) = 0;
   virtual void finalize(Group& group) = 0;
   /// Of a group that is finalized, or aborted.

@@ -38,6 +38,6 @@ class ProgressEngine {
 };
 
 /// A transfer that had nothing to do, or has done it.
-Communicator::Pending completed_transfer();
+Communicator::Pending completed_transfer(Transport transport);
 
 }  // namespace annulus

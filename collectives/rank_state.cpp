@@ -13,7 +13,8 @@ struct Head {
   std::uint64_t sequence;
   double seconds;
   double deadline_seconds;
-  std::uint64_t busy;
+  std::int32_t lane;
+  std::uint16_t lanes, busy;
 };
 static_assert(std::is_trivially_copyable_v<Head>);
 
@@ -24,9 +25,16 @@ double overtime(const RankState& state) {
 }  // namespace
 
 std::string encoded(const RankState& state) {
-  const Head head{state.sequence, state.seconds, state.deadline_seconds, state.busy ? 1U : 0U};
-  std::string bytes(sizeof(Head), '\0');
+  const Head head{.sequence = state.sequence,
+                  .seconds = state.seconds,
+                  .deadline_seconds = state.deadline_seconds,
+                  .lane = state.lane,
+                  .lanes = static_cast<std::uint16_t>(state.begun.size()),
+                  .busy = state.busy ? std::uint16_t{1} : std::uint16_t{0}};
+  std::string bytes(sizeof(Head) + state.begun.size() * sizeof(std::uint64_t), '\0');
   std::memcpy(bytes.data(), &head, sizeof(Head));
+  if (!state.begun.empty())
+    std::memcpy(bytes.data() + sizeof(Head), state.begun.data(), state.begun.size() * sizeof(std::uint64_t));
   return bytes + state.what;
 }
 
@@ -34,8 +42,14 @@ std::optional<RankState> decoded(std::string_view bytes) {
   if (bytes.size() < sizeof(Head)) return std::nullopt;
   Head head{};
   std::memcpy(&head, bytes.data(), sizeof(Head));
-  return RankState{head.sequence, head.busy != 0,        true,
-                   head.seconds,  head.deadline_seconds, std::string(bytes.substr(sizeof(Head)))};
+  bytes.remove_prefix(sizeof(Head));
+  const std::size_t begun_bytes = head.lanes * sizeof(std::uint64_t);
+  if (bytes.size() < begun_bytes) return std::nullopt;
+  RankState state{head.sequence, head.busy != 0, true, head.seconds, head.deadline_seconds, "", head.lane};
+  state.begun.resize(head.lanes);
+  if (begun_bytes > 0) std::memcpy(state.begun.data(), bytes.data(), begun_bytes);
+  state.what = bytes.substr(begun_bytes);
+  return state;
 }
 
 std::string describe(const RankState& state) {
@@ -54,16 +68,21 @@ std::optional<int> overdue_rank(const std::vector<RankState>& states) {
 }
 
 std::string explain_hang(const std::vector<RankState>& states, int overdue) {
-  std::uint64_t furthest = 0;
-  for (const RankState& state : states) furthest = std::max(furthest, state.sequence);
   const RankState& hanging = states[overdue];
+  const auto progress = [lane = static_cast<std::size_t>(hanging.lane)](const RankState& state) {
+    if (lane == 0) return state.sequence;
+    return lane <= state.begun.size() ? state.begun[lane - 1] : 0;
+  };
+  std::uint64_t furthest = hanging.sequence;
+  if (hanging.lane == 0)
+    for (const RankState& state : states) furthest = std::max(furthest, state.sequence);
   std::string text =
       fmt::format("{} (operation {}) has not ended on rank {} after {:.1f} s, its deadline being {:.1f} s; ",
                   hanging.what, hanging.sequence, overdue, hanging.seconds, hanging.deadline_seconds);
   std::string late;
   int others = 0;
   for (int rank = 0; rank < static_cast<int>(states.size()); ++rank) {
-    if (states[rank].sequence >= furthest || !states[rank].present) continue;
+    if (progress(states[rank]) >= furthest || !states[rank].present) continue;
     if (++others <= 8) late += fmt::format("{}rank {} {}", late.empty() ? "" : ", ", rank, describe(states[rank]));
   }
   if (others > 8) late += fmt::format(" and {} more", others - 8);

@@ -16,6 +16,8 @@ struct RankState {
   double seconds = 0;   ///< since the operation began, or ended
   double deadline_seconds = 0;
   std::string what;  ///< the operation's name and axes
+  int lane = 0;      ///< of transfers beside each other, the one in which the operation is, from 1; 0: there are none
+  std::vector<std::uint64_t> begun = {};  ///< by such lane: the newest operation that has begun
 };
 
 /// The bytes of a heartbeat, and back; nothing where the bytes are not a heartbeat's.
@@ -29,7 +31,7 @@ std::string describe(const RankState& state);
 std::optional<int> overdue_rank(const std::vector<RankState>& states);
 
 /// Names the operation in which `overdue` hangs and the ranks that others wait for: those that have not reached the
-/// largest sequence number of all.
+/// largest sequence number of all or, where it hangs in a lane, have not begun the operation there.
 std::string explain_hang(const std::vector<RankState>& states, int overdue);
 
 }  // namespace annulus

@@ -53,10 +53,12 @@ std::unique_ptr<WatchdogRole> connect_role(int rank, int size, const AddressExch
 
 class Watchdog::Thread {
  public:
-  Thread(const Now& watched, std::unique_ptr<WatchdogRole> role, OnFailure on_failure, const WatchdogOptions& options)
+  Thread(const Now& watched, std::unique_ptr<WatchdogRole> role, OnFailure on_failure,
+         std::function<void()> last_resort, const WatchdogOptions& options)
       : watched_(watched),
         role_(std::move(role)),
         on_failure_(std::move(on_failure)),
+        last_resort_(std::move(last_resort)),
         options_(options),
         wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
     const SignalsBlocked blocked;
@@ -84,8 +86,14 @@ class Watchdog::Thread {
       const std::lock_guard lock(mutex_);
       leave_ = how;
     }
+    changed_.notify_all();
     wake();
     thread_.join();
+  }
+
+  void watch(std::function<Sample()> sample) {
+    const std::lock_guard lock(sample_mutex_);
+    sample_ = std::move(sample);
   }
 
   void report(const std::string& why) {
@@ -117,13 +125,26 @@ class Watchdog::Thread {
       }
       if (leave == Leave::with_goodbye && !std::exchange(said_goodbye, true)) role_->say_goodbye(now);
       if (const std::optional<std::string> failure = role_->step(now, sample(now))) {
-        on_failure_(*failure);
+        fail(*failure);
         break;
       }
       if (said_goodbye && role_->finished(now)) break;
       note(connected_, role_->connected());
     }
     note(ended_, true);
+  }
+
+  /// Whoever fails may wait for the main thread; who waits in vain is ended.
+  void fail(const std::string& failure) {
+    note(ended_, true);  // nobody is told anything any more
+    std::thread failing([&] { on_failure_(failure); });
+    {
+      std::unique_lock lock(mutex_);
+      const auto limit = std::chrono::duration<double>(options_.last_seconds);
+      const bool left = changed_.wait_for(lock, limit, [this] { return leave_ != Leave::no; });
+      if (!left && last_resort_) last_resort_();
+    }
+    failing.join();
   }
 
   /// Until something arrives, or a tenth of a second: the resolution of what heartbeats say about durations.
@@ -149,18 +170,34 @@ class Watchdog::Thread {
 
   /// What this rank is at. An operation's time begins when this thread first sees it: `begin` need not read a clock.
   RankState sample(double now) {
-    const std::uint64_t current = watched_.sequence_and_busy.load(std::memory_order_acquire);
+    RankState state = untimed();
+    state.deadline_seconds = std::max(state.deadline_seconds, options_.least_deadline_seconds);
+    const std::uint64_t current = 2 * state.sequence + (state.busy ? 1 : 0);
     if (current != seen_ || seen_at_ == 0) {
       seen_ = current;
       seen_at_ = now;
     }
+    state.seconds = now - seen_at_;
+    return state;
+  }
+
+  RankState untimed() {
     RankState state;
+    const std::lock_guard lock(sample_mutex_);
+    if (sample_) {
+      Sample told = sample_();
+      state.sequence = told.sequence;
+      state.busy = told.busy;
+      state.deadline_seconds = told.deadline_seconds;
+      state.what = std::move(told.what);
+      state.lane = told.lane;
+      state.begun = std::move(told.begun);
+      return state;
+    }
+    const std::uint64_t current = watched_.sequence_and_busy.load(std::memory_order_acquire);
     state.sequence = current / 2;
     state.busy = current % 2 == 1;
-    state.present = true;
-    state.seconds = now - seen_at_;
-    state.deadline_seconds =
-        std::max(watched_.deadline_seconds.load(std::memory_order_relaxed), options_.least_deadline_seconds);
+    state.deadline_seconds = watched_.deadline_seconds.load(std::memory_order_relaxed);
     state.what = watched_.what.load(std::memory_order_relaxed);
     return state;
   }
@@ -168,10 +205,13 @@ class Watchdog::Thread {
   const Now& watched_;
   const std::unique_ptr<WatchdogRole> role_;
   const OnFailure on_failure_;
+  const std::function<void()> last_resort_;
   const WatchdogOptions options_;
   const FileDescriptor wake_;
   std::uint64_t seen_ = 0;
   double seen_at_ = 0;
+  std::mutex sample_mutex_;
+  std::function<Sample()> sample_;
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
@@ -195,10 +235,10 @@ AddressExchange exchange_over(Communicator& world) {
 }
 
 Watchdog::Watchdog(int rank, int size, const AddressExchange& exchange, OnFailure on_failure,
-                   const WatchdogOptions& options)
+                   const WatchdogOptions& options, std::function<void()> last_resort)
     : exceptions_(std::uncaught_exceptions()),
-      thread_(
-          std::make_unique<Thread>(now_, connect_role(rank, size, exchange, options), std::move(on_failure), options)) {
+      thread_(std::make_unique<Thread>(now_, connect_role(rank, size, exchange, options), std::move(on_failure),
+                                       std::move(last_resort), options)) {
   thread_->wait_until_connected();
 }
 
@@ -206,6 +246,8 @@ Watchdog::~Watchdog() {
   const bool unwinding = std::uncaught_exceptions() > exceptions_;
   thread_->leave(unwinding ? Thread::Leave::silently : Thread::Leave::with_goodbye);
 }
+
+void Watchdog::watch(std::function<Sample()> sample) { thread_->watch(std::move(sample)); }
 
 void Watchdog::report(const std::string& why) { thread_->report(why); }
 

@@ -173,6 +173,11 @@ ConfigSection device_section() {
   device.choice<GpuCommunication>("communication", &C::communication,
                                   {{"nccl", GpuCommunication::nccl}, {"staged", GpuCommunication::staged}},
                                   {"", "GPUs: collectives by NCCL, or, to test, through the hosts' memory and MPI."});
+  device.choice<Execution>(
+      "execution", &C::execution, {{"ops", Execution::ops}, {"graph", Execution::graph}},
+      {"",
+       "GPUs: op by op, each timed, or captured once as graphs and replayed, faster, with times of "
+       "ops only from steps 1, 2, 52, 102, ..."});
   device.field("share_gpu", &C::share_gpu, kAny,
                {"", "GPUs: more than one rank may have the same one. To test with; slow, and NCCL may hang."});
   device.field("products", &C::products, kAny,

@@ -158,10 +158,18 @@ std::string settings_of_gpus(const RunConfig& c, std::int64_t) {
   if (d.kind == DeviceKind::cuda) return "";
   const char* setting = d.float_products == FloatProducts::tf32       ? "device.float_products=tf32"
                         : d.communication == GpuCommunication::staged ? "device.communication=staged"
+                        : d.execution == Execution::graph             ? "device.execution=graph"
                         : d.share_gpu                                 ? "device.share_gpu=true"
                                                                       : nullptr;
   if (setting == nullptr) return "";
   return fmt::format("{} is for GPUs, and device.kind=cpu; leave it out, or set device.kind=cuda", setting);
+}
+
+std::string graphs_need_nccl(const RunConfig& c, std::int64_t) {
+  const DeviceConfig& d = c.device;
+  if (d.execution != Execution::graph || d.communication != GpuCommunication::staged) return "";
+  return "device.execution=graph captures collectives, and device.communication=staged has the host carry them out; "
+         "use device.execution=ops, or device.communication=nccl";
 }
 
 struct Rule {
@@ -187,7 +195,9 @@ const std::vector<Rule>& rules() {
       {{"optimizer.warmup_steps", "optimizer.decay_steps", "optimizer.schedule", "training.steps"}, warmup_in_run},
       {{"training.evaluate_every", "data.validation_file", "data.validation_fraction"}, evaluation_has_data},
       {{"model.vocabulary", "data.file"}, vocabulary_is_known},
-      {{"device.kind", "device.float_products", "device.communication", "device.share_gpu"}, settings_of_gpus},
+      {{"device.kind", "device.float_products", "device.communication", "device.execution", "device.share_gpu"},
+       settings_of_gpus},
+      {{"device.execution", "device.communication"}, graphs_need_nccl},
   };
   return table;
 }

@@ -73,6 +73,7 @@ class CudaRankDevice final : public RankDevice {
     ExecutorOptions options;
     // Staged copies are the device's, which the computing thread alone may use.
     options.progress = staged_ ? Progress::poll : Progress::thread;
+    options.execution = staged_ ? Execution::host : config_.execution;
     return options;
   }
   std::string choose_products(const std::vector<const Program*>& programs) override;
@@ -80,6 +81,11 @@ class CudaRankDevice final : public RankDevice {
   std::int64_t taken_by_libraries() override {
     const CudaMemory now = device_->memory();
     return place_.ranks.size() > 1 ? 0 : std::max<std::int64_t>(0, free_at_start_ - now.free - now.allocated);
+  }
+  bool abort_collectives() override {
+    if (staged_) return false;
+    nccl_.abort();
+    return true;
   }
 
  private:

@@ -37,6 +37,7 @@ class CpuRankDevice final : public RankDevice {
     check_host_memory(process_, need.arena_bytes + need.host_bytes);
   }
   std::int64_t taken_by_libraries() override { return 0; }
+  bool abort_collectives() override { return false; }
 
  private:
   Process& process_;

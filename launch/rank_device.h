@@ -35,6 +35,9 @@ class RankDevice {
   /// Bytes of the device's own memory that libraries have taken since it was made, beside what was allocated; 0 where
   /// nobody can tell, or the host's memory is the device's.
   virtual std::int64_t taken_by_libraries() = 0;
+  /// Ends what this rank's collectives are in, so that the thread that waits for them throws; false where only the end
+  /// of the process does. From any thread; may wait until that thread has let its executors go.
+  virtual bool abort_collectives() = 0;
 };
 
 /// Collective; throws AgreedConfigError where a rank cannot have what the configuration asks for.

@@ -68,12 +68,15 @@ void check_same_collectives(Process& process, const Program& program) {
   }
 }
 
-WatchedOps::WatchedOps(Process& process)
-    : watchdog_(process.rank(), process.size(), exchange_over(process.world()), [&process](const std::string& message) {
-        fmt::print(stderr, "{} {}\n", process.name(), message);
-        std::fflush(stderr);
-        process.end_job(1);
-      }) {}
+WatchedOps::WatchedOps(Process& process, RankDevice& device)
+    : watchdog_(
+          process.rank(), process.size(), exchange_over(process.world()),
+          [&process, &device](const std::string& message) {
+            fmt::print(stderr, "{} {}\n", process.name(), message);
+            std::fflush(stderr);
+            if (!device.abort_collectives()) process.end_job(1);
+          },
+          {}, [&process] { process.end_job(1); }) {}
 
 void WatchedOps::begin(std::uint64_t sequence, const char* what, double expected_seconds) {
   watchdog_.begin(sequence + 1, what,
@@ -81,5 +84,18 @@ void WatchedOps::begin(std::uint64_t sequence, const char* what, double expected
 }
 
 void WatchedOps::end() { watchdog_.end(); }
+
+void WatchedOps::watch(std::function<Activity()> activity) {
+  if (!activity) return watchdog_.watch(nullptr);
+  watchdog_.watch([asked = std::move(activity)] {
+    Activity now = asked();
+    return Watchdog::Sample{.sequence = now.sequence + 1,
+                            .busy = now.busy,
+                            .what = std::move(now.what),
+                            .deadline_seconds = kTimesExpected * now.expected_seconds,
+                            .lane = now.lane,
+                            .begun = std::move(now.begun)};
+  });
+}
 
 }  // namespace annulus

@@ -6,6 +6,7 @@
 
 #include "collectives/watchdog.h"
 #include "launch/process.h"
+#include "launch/rank_device.h"
 #include "launch/run_config.h"
 #include "model/train_step.h"
 #include "parallel/mesh.h"
@@ -29,10 +30,12 @@ void check_same_collectives(Process& process, const Program& program);
 /// Tells the watchdog which op a rank is in, with a deadline that follows from its predicted time.
 class WatchedOps final : public OpMonitor {
  public:
-  /// Collective: connects all ranks. A failure prints and ends the job.
-  explicit WatchedOps(Process& process);
+  /// Collective: connects all ranks. A failure prints, and ends the job: in good order where collectives can be
+  /// aborted.
+  WatchedOps(Process& process, RankDevice& device);
   void begin(std::uint64_t sequence, const char* what, double expected_seconds) override;
   void end() override;
+  void watch(std::function<Activity()> activity) override;
 
  private:
   Watchdog watchdog_;

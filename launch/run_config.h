@@ -12,7 +12,7 @@
 #include "parallel/sharded_optimizer.h"
 #include "runtime/core/dtype.h"
 #include "runtime/cuda/device.h"
-#include "runtime/execute/lanes.h"
+#include "runtime/execute/executor.h"
 #include "runtime/training/schedule.h"
 
 namespace annulus {
@@ -68,6 +68,7 @@ struct DeviceConfig {
   FloatProducts float_products = FloatProducts::exact;
   bool deterministic = false;
   GpuCommunication communication = GpuCommunication::nccl;
+  Execution execution = Execution::ops;
   bool share_gpu = false;
   std::string products = {};
 };

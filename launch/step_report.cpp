@@ -58,29 +58,33 @@ std::vector<Metric> metrics_of(const StepReport& report, const StepExpectation& 
   const auto mfu = [&](double flops) {
     return utilisation(flops, report.seconds, expected.ranks, expected.peak_flops_per_second);
   };
-  return {{"step", report.step},
-          {"loss", report.summary.loss},
-          {"gradient_norm", report.summary.gradient_norm},
-          {"learning_rate", report.learning_rate},
-          {"tokens_per_second", expected.tokens / report.seconds},
-          {"step_seconds", report.seconds},
-          {"predicted_step_seconds", expected.predicted_seconds},
-          {"compute_seconds", mean.compute},
-          {"compute_seconds_largest", largest.compute},
-          {"communication_seconds", mean.communication},
-          {"communication_seconds_largest", largest.communication},
-          {"skew_seconds", mean.skew},
-          {"skew_seconds_largest", largest.skew},
-          {"exposed_communication_seconds", mean.exposed},
-          {"exposed_communication_seconds_largest", largest.exposed},
-          {"communication_to_compute", ratio(mean.communication, mean.compute)},
-          {"communication_to_compute_program", expected.program_ratio},
-          {"communication_to_compute_closed_form", expected.closed_form_ratio},
-          {"mfu_full", mfu(expected.flops_full)},
-          {"mfu_causal", mfu(expected.flops_causal)},
-          {"mfu_6n", mfu(expected.flops_6n)},
-          {"arena_bytes", expected.arena_bytes},
-          {"process_peak_bytes", report.process_peak_bytes}};
+  std::vector<Metric> metrics = {{"step", report.step},
+                                 {"loss", report.summary.loss},
+                                 {"gradient_norm", report.summary.gradient_norm},
+                                 {"learning_rate", report.learning_rate},
+                                 {"tokens_per_second", expected.tokens / report.seconds},
+                                 {"step_seconds", report.seconds},
+                                 {"predicted_step_seconds", expected.predicted_seconds}};
+  const std::vector<Metric> measured = {{"compute_seconds", mean.compute},
+                                        {"compute_seconds_largest", largest.compute},
+                                        {"communication_seconds", mean.communication},
+                                        {"communication_seconds_largest", largest.communication},
+                                        {"skew_seconds", mean.skew},
+                                        {"skew_seconds_largest", largest.skew},
+                                        {"exposed_communication_seconds", mean.exposed},
+                                        {"exposed_communication_seconds_largest", largest.exposed},
+                                        {"communication_to_compute", ratio(mean.communication, mean.compute)}};
+  const std::vector<Metric> rest = {{"communication_to_compute_program", expected.program_ratio},
+                                    {"communication_to_compute_closed_form", expected.closed_form_ratio},
+                                    {"mfu_full", mfu(expected.flops_full)},
+                                    {"mfu_causal", mfu(expected.flops_causal)},
+                                    {"mfu_6n", mfu(expected.flops_6n)},
+                                    {"arena_bytes", expected.arena_bytes},
+                                    {"process_peak_bytes", report.process_peak_bytes}};
+  // A step that was replayed as a graph tells nothing of its ops.
+  if (mean.compute > 0) metrics.insert(metrics.end(), measured.begin(), measured.end());
+  metrics.insert(metrics.end(), rest.begin(), rest.end());
+  return metrics;
 }
 
 std::string progress_line(const StepReport& report, const StepExpectation& expected, std::int64_t steps,

@@ -126,7 +126,7 @@ TrainStep Trainer::plan() {
 }
 
 void Trainer::prepare(TrainStep step) {
-  watched_ = std::make_unique<WatchedOps>(process_);  // behind the last check: its ranks leave with a goodbye
+  watched_ = std::make_unique<WatchedOps>(process_, *device_);  // behind the last check: its ranks leave with a goodbye
   ExecutorOptions executor_options = device_->executor_options();
   executor_options.monitor = watched_.get();
   runner_ =

@@ -117,7 +117,7 @@ int run_verify(Process& process, Arguments arguments) {
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
   process.set_place(coordinates(mesh));
   const std::unique_ptr<RankDevice> device = make_rank_device(process, config);
-  WatchedOps watched(process);
+  WatchedOps watched(process, *device);
   Groups groups(device->world(), mesh);
   ExecutorOptions executor_options = device->executor_options();
   executor_options.monitor = &watched;

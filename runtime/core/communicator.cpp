@@ -2,6 +2,8 @@
 
 #include <thread>
 
+#include "runtime/core/error.h"
+
 namespace annulus {
 
 std::string_view name_of(CollectiveKind kind) {
@@ -44,8 +46,14 @@ std::string_view name_of(Transport transport) {
       return "messages";
     case Transport::hierarchical:
       return "hierarchical";
+    case Transport::nccl:
+      return "nccl";
   }
   return "?";
+}
+
+void Communicator::use_stream(Stream* stream) {
+  if (stream != nullptr) throw InternalError("this communicator's buffers lie in the host's memory, not in a device's");
 }
 
 std::shared_ptr<std::byte> Communicator::allocate_shared(std::int64_t) { return nullptr; }

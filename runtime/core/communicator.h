@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "runtime/core/dtype.h"
+#include "runtime/core/stream.h"
 
 namespace annulus {
 
@@ -38,9 +39,10 @@ enum class Transport : std::uint8_t {
   slots,         ///< through slots of memory that the ranks of a host share
   messages,      ///< between any two ranks, each for itself
   hierarchical,  ///< shared memory within hosts, messages between them
+  nccl,          ///< between GPUs, as NCCL sees fit
 };
 inline constexpr std::array kTransports = {Transport::direct, Transport::slots, Transport::messages,
-                                           Transport::hierarchical};
+                                           Transport::hierarchical, Transport::nccl};
 
 std::string_view name_of(CollectiveKind kind);
 std::string_view name_of(Reduction reduction);
@@ -115,6 +117,12 @@ class Communicator {
   /// For this communicator and all that are, or were, split from the same world. Without a choice, whatever can be
   /// hierarchical is.
   virtual void choose_transports(TransportChoice) {}
+
+  /// Where buffers lie in a device's memory: what is started from now on is put on `stream`, behind what is there, and
+  /// is complete for the host once it has been; the caller waits for the stream. Null: transfers are waited for again.
+  virtual void use_stream(Stream* stream);
+  /// Throws CollectiveError where the group has failed since it was last asked for anything.
+  virtual void check_health() {}
 
   /// Memory of this rank that the others of its host reach: transfers between such memory need no copies on the way.
   /// Zeroed. Null, on all ranks, where there is no room, or nobody to share with. The last owner lets it go, when no

@@ -35,8 +35,7 @@ struct CudaMemory {
   std::int64_t allocated = 0;  ///< by this device's `allocate`
 };
 
-/// One GPU. Ops are carried out in order on one stream, and each is complete when `run` returns, so that the executor's
-/// clock measures kernels. To be used by one thread at a time.
+/// One GPU: ops are put on its streams, or waited for by `run`. To be used by one thread at a time.
 class CudaDevice final : public Device {
  public:
   /// Throws DeviceError that says what is missing: a GPU, a driver new enough, this ordinal.
@@ -62,6 +61,8 @@ class CudaDevice final : public Device {
   std::int64_t workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
                                OpDefinition::Types outputs) override;
   void run(const OpDefinition& definition, const KernelArguments& arguments) override;
+  Streams* streams() override;
+  void enqueue(Stream* stream, const OpDefinition& definition, const KernelArguments& arguments) override;
 
  private:
   struct State;

@@ -1,6 +1,5 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
-#include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
 #include <cstring>
@@ -8,21 +7,18 @@
 #include <vector>
 
 #include "runtime/cuda/attention.h"
+#include "runtime/cuda/check.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.h"
 #include "runtime/cuda/products.h"
 #include "runtime/cuda/requirements.h"
+#include "runtime/cuda/streams.h"
 
 namespace annulus {
 namespace {
 
 constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;
-
-void check(cudaError_t code, const std::string& what) {
-  if (code == cudaSuccess) return;
-  throw DeviceError(fmt::format("{}: CUDA error {}: {}", what, static_cast<int>(code), cudaGetErrorString(code)));
-}
 
 CudaMachine query_machine() {
   CudaMachine machine;
@@ -38,22 +34,14 @@ cudaDeviceProp properties_of(int ordinal) {
   return properties;
 }
 
-/// A range on the profiler's time line.
-class ProfilerRange {
- public:
-  explicit ProfilerRange(const char* name) { nvtxRangePushA(name); }
-  ~ProfilerRange() { nvtxRangePop(); }
-  ProfilerRange(const ProfilerRange&) = delete;
-  ProfilerRange& operator=(const ProfilerRange&) = delete;
-};
-
 }  // namespace
 
 struct CudaDevice::State {
   int ordinal = 0;
   cudaDeviceProp properties{};
-  cudaStream_t stream = nullptr;
-  std::byte* staging = nullptr;  // pinned
+  std::unique_ptr<CudaStreams> streams;
+  cudaStream_t stream = nullptr;  // on which it computes
+  std::byte* staging = nullptr;   // pinned
   std::vector<std::byte*> regions;
   std::int64_t allocated_bytes = 0;
   std::unique_ptr<CudaProducts> products;
@@ -65,7 +53,8 @@ struct CudaDevice::State {
     const int capability = properties.major * 10 + properties.minor;
     if (const auto unusable = unusable_device(properties.name, capability)) throw DeviceError(*unusable);
     select();
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+    streams = std::make_unique<CudaStreams>(ordinal);
+    stream = streams->native_main();
     void* pinned = nullptr;
     check(cudaMallocHost(&pinned, kStagingBytes), "pinned memory of the host");
     staging = static_cast<std::byte*>(pinned);
@@ -77,7 +66,6 @@ struct CudaDevice::State {
     products.reset();
     for (std::byte* region : regions) cudaFree(region);
     cudaFreeHost(staging);
-    if (stream != nullptr) cudaStreamDestroy(stream);
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -174,19 +162,25 @@ std::int64_t CudaDevice::workspace_bytes(const OpDefinition& definition, OpDefin
   });
 }
 
+Streams* CudaDevice::streams() { return state_->streams.get(); }
+
 void CudaDevice::run(const OpDefinition& definition, const KernelArguments& arguments) {
+  enqueue(state_->streams->main(), definition, arguments);
+  state_->finish(std::string(definition.name()));
+}
+
+void CudaDevice::enqueue(Stream* stream, const OpDefinition& definition, const KernelArguments& arguments) {
   state_->select();
-  const ProfilerRange range(definition.name().data());
+  auto* const native = reinterpret_cast<cudaStream_t>(stream);
   visit_compute(definition, [&]<class Kind>(const Kind& op) {
     if constexpr (std::is_same_v<Kind, Matmul>) {
-      state_->products->run(op, arguments, state_->stream);
+      state_->products->run(op, arguments, native);
     } else if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
-      state_->attention->run(op, arguments, state_->stream);
+      state_->attention->run(op, arguments, native);
     } else {
-      run_kernel(op, arguments, state_->stream);
+      run_kernel(op, arguments, native);
     }
   });
-  state_->finish(std::string(definition.name()));
 }
 
 std::vector<CudaGpu> cuda_gpus() {

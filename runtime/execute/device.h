@@ -2,10 +2,13 @@
 
 #include <string>
 
+#include "runtime/core/stream.h"
 #include "runtime/execute/kernel.h"
 #include "runtime/program/op.h"
 
 namespace annulus {
+
+class Streams;
 
 /// Where programs run. One object per rank; not thread-safe.
 class Device {
@@ -21,8 +24,16 @@ class Device {
   /// Scratch that `run` will want for these operands, in bytes.
   virtual std::int64_t workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
                                        OpDefinition::Types outputs) = 0;
-  /// Carries out a compute op. Throws DeviceError.
+  /// Carries out a compute op; it is complete on return. Throws DeviceError.
   virtual void run(const OpDefinition& definition, const KernelArguments& arguments) = 0;
+
+  /// Where the device takes orders: its streams, else null.
+  virtual Streams* streams() { return nullptr; }
+  /// Puts a compute op on a stream of `streams()`: the operands' memory is used later, the workspace by no other
+  /// stream, and the counters at once.
+  virtual void enqueue(Stream*, const OpDefinition& definition, const KernelArguments& arguments) {
+    run(definition, arguments);
+  }
 };
 
 }  // namespace annulus

@@ -2,7 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
+#include "runtime/core/error.h"
+#include "runtime/execute/carrier.h"
 
 namespace annulus {
 namespace {
@@ -10,12 +11,34 @@ namespace {
 /// A not-a-number in every float format, and an absurd id in i32.
 constexpr std::uint8_t kPoison = 0xFF;
 
-}  // namespace
+std::function<Communicator::Pending()> transfer_of(const CollectiveCall& call, Communicator& group,
+                                                   const PreparedOp& op) {
+  const Tensor in = op.inputs.front(), out = op.outputs.front();
+  std::int64_t count = 0;
+  for (const Tensor& input : op.inputs) count += input.elements();
+  switch (call.kind) {
+    case CollectiveKind::all_reduce:
+      return [&group, in, out, count, how = call.reduction] {
+        return group.all_reduce(in.data, out.data, count, in.dtype, how);
+      };
+    case CollectiveKind::all_gather:
+      // Of a bucket's inputs the part comes last.
+      return
+          [&group, in = op.inputs.back(), out] { return group.all_gather(in.data, out.data, in.elements(), in.dtype); };
+    case CollectiveKind::reduce_scatter:
+      return [&group, in, out, how = call.reduction] {
+        return group.reduce_scatter(in.data, out.data, out.elements(), in.dtype, how);
+      };
+    case CollectiveKind::shift:
+      return [&group, in, out, distance = call.distance] {
+        return group.shift(in.data, out.data, in.elements(), in.dtype, distance);
+      };
+    default:
+      throw InternalError(op.label + ": programs do not record this collective");
+  }
+}
 
-struct Executor::Step {
-  std::vector<Tensor> inputs, outputs;
-  std::function<Communicator::Pending()> start;  // of a collective
-};
+}  // namespace
 
 Executor::Executor(const Program& program, Device& device, CommunicatorLookup communicators, ExecutorOptions options)
     : program_(program),
@@ -23,20 +46,37 @@ Executor::Executor(const Program& program, Device& device, CommunicatorLookup co
       communicators_(std::move(communicators)),
       options_(std::move(options)),
       schedule_(make_schedule(program)) {
+  const bool has_streams = device_.streams() != nullptr;
+  if (options_.execution == Execution::graph && !has_streams)
+    throw ConfigError("a step cannot be captured as a graph on " + device_.description() +
+                      ": it has no streams; run it op by op");
   plan_ = plan_memory(program_, schedule_,
                       [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
                         return device_.workspace_bytes(definition, inputs, outputs);
                       });
   if (options_.shared_memory) shared_ = options_.shared_memory(plan_.arena_bytes);
   arena_ = shared_ ? shared_.get() : device_.allocate(plan_.arena_bytes);
+  ops_.reserve(static_cast<std::size_t>(program_.op_count()));
   for (int i = 0; i < program_.op_count(); ++i) prepare(i);
-  event_of_.resize(steps_.size());
-  sequence_of_.resize(steps_.size());
-  lanes_ = std::make_unique<Lanes>(schedule_.lane_count() - 1, options_.progress);
+  for (int i = 0; i < program_.op_count(); ++i) {
+    const int segment = program_.op(i).segment;
+    if (i == 0 || program_.op(i - 1).segment != segment)
+      segments_.push_back({i, i, program_.segments()[static_cast<std::size_t>(segment)].repeat});
+    ++segments_.back().last;
+  }
+  const CarrierContext context{ops_, segments_, schedule_.lane_count(), device_, options_, trace_, counters_};
+  carrier_ =
+      has_streams && options_.execution != Execution::host ? make_stream_carrier(context) : make_host_carrier(context);
   if (options_.disturb_seed) disturbance_.seed(*options_.disturb_seed);
 }
 
 Executor::~Executor() = default;
+
+const std::string& Executor::label(int op) const { return ops_[static_cast<std::size_t>(op)].label; }
+
+void Executor::set_expected_seconds(const std::vector<double>& seconds) {
+  for (std::size_t i = 0; i < ops_.size(); ++i) ops_[i].expected_seconds = seconds[i];
+}
 
 Tensor Executor::tensor(ValueId id) const {
   const std::int64_t offset = plan_.offsets[static_cast<std::size_t>(id)];
@@ -46,62 +86,31 @@ Tensor Executor::tensor(ValueId id) const {
 
 void Executor::prepare(int index) {
   const Op& op = program_.op(index);
-  Step step;
+  PreparedOp step;
+  step.definition = op.definition.get();
+  step.lane = schedule_.lanes[static_cast<std::size_t>(index)];
   for (ValueId id : op.inputs) step.inputs.push_back(tensor(id));
   for (ValueId id : op.outputs) step.outputs.push_back(tensor(id));
-  tickets_.push_back(nullptr);
-  std::string label =
-      fmt::format("{} {} {}", op.scope.empty() ? "step" : op.scope, name_of(op.phase), op.definition->name());
+  step.arguments = {step.inputs, step.outputs, arena_ + plan_.workspace_offset, plan_.workspace_bytes,
+                    &counters_[static_cast<std::size_t>(op.phase)]};
+  step.label = fmt::format("{} {} {}", op.scope.empty() ? "step" : op.scope, name_of(op.phase), op.definition->name());
   if (const auto call = op.definition->collective()) {
-    label += fmt::format("<{}>", program_.mesh().label(call->axes));
-    Communicator& group = communicators_(call->axes);
-    const Tensor in = step.inputs.front(), out = step.outputs.front();
-    std::int64_t count = 0;
-    for (const Tensor& input : step.inputs) count += input.elements();
-    switch (call->kind) {
-      case CollectiveKind::all_reduce:
-        step.start = [&group, in, out, count, how = call->reduction] {
-          return group.all_reduce(in.data, out.data, count, in.dtype, how);
-        };
-        break;
-      case CollectiveKind::all_gather:
-        // Of a bucket's inputs the part comes last.
-        step.start = [&group, in = step.inputs.back(), out] {
-          return group.all_gather(in.data, out.data, in.elements(), in.dtype);
-        };
-        break;
-      case CollectiveKind::reduce_scatter:
-        step.start = [&group, in, out, how = call->reduction] {
-          return group.reduce_scatter(in.data, out.data, out.elements(), in.dtype, how);
-        };
-        break;
-      case CollectiveKind::shift:
-        step.start = [&group, in, out, distance = call->distance] {
-          return group.shift(in.data, out.data, in.elements(), in.dtype, distance);
-        };
-        break;
-      default:
-        throw InternalError(label + ": programs do not record this collective");
-    }
-    tickets_.back() = std::make_unique<Ticket>();
-    tickets_.back()->start = step.start;
+    step.label += fmt::format("<{}>", program_.mesh().label(call->axes));
+    step.group = &communicators_(call->axes);
+    step.start = transfer_of(*call, *step.group, step);
   }
-  labels_.push_back(std::move(label));
-  steps_.push_back(std::move(step));
+  ops_.push_back(std::move(step));
 }
 
 WorkCounters Executor::counters() const {
   WorkCounters sum;
-  for (const WorkCounters& one : counters_) {
-    sum.product_flops += one.product_flops;
-    sum.attended_pairs += one.attended_pairs;
-  }
+  for (const WorkCounters& one : counters_) sum += one;
   return sum;
 }
 
 void Executor::write(ValueId id, const void* from) {
   const Tensor to = tensor(id);
-  device_.copy_to_device(to.data, from, to.bytes());
+  carrier_->write(to.data, from, to.bytes());
 }
 
 void Executor::read(ValueId id, void* to) const {
@@ -110,7 +119,7 @@ void Executor::read(ValueId id, void* to) const {
 }
 
 void Executor::write_part(ValueId id, const void* from, std::int64_t offset, std::int64_t bytes) {
-  device_.copy_to_device(tensor(id).data + offset, from, bytes);
+  carrier_->write(tensor(id).data + offset, from, bytes);
 }
 
 void Executor::clear(ValueId id) {
@@ -119,99 +128,46 @@ void Executor::clear(ValueId id) {
 }
 
 const StepTrace& Executor::run(const Bind& bind, Overlap overlap) {
+  const Carrier::Walk walks = [&](const SegmentSpan& segment) { walk(segment, overlap); };
   trace_.events.clear();
   trace_.begin = now_seconds();
-  int first = 0;
-  while (first < program_.op_count()) {
-    const int segment = program_.op(first).segment;
-    int last = first;
-    while (last < program_.op_count() && program_.op(last).segment == segment) ++last;
-    const Segment& now = program_.segments()[static_cast<std::size_t>(segment)];
-    for (int iteration = 0; iteration < now.repeat; ++iteration) {
-      bind(now, iteration);
-      run_segment(first, last, overlap);
+  carrier_->begin_step(overlap, walks);
+  for (const SegmentSpan& segment : segments_) {
+    const int index = program_.op(segment.first).segment;
+    for (int iteration = 0; iteration < segment.repeat; ++iteration) {
+      bind(program_.segments()[static_cast<std::size_t>(index)], iteration);
+      carrier_->run_segment(segment, walks);
     }
-    first = last;
   }
+  carrier_->end_step();
   trace_.end = now_seconds();
   return trace_;
 }
 
-void Executor::run_segment(int first, int last, Overlap overlap) {
-  outstanding_.clear();
-  for (int i = first; i < last; ++i) {
-    for (int other : schedule_.waits[static_cast<std::size_t>(i)]) wait_for(other);
-    sequence_of_[static_cast<std::size_t>(i)] = sequence_++;
+void Executor::walk(const SegmentSpan& segment, Overlap overlap) {
+  for (int i = segment.first; i < segment.last; ++i) {
+    for (int other : schedule_.waits[static_cast<std::size_t>(i)]) carrier_->wait_for(other);
     if (options_.disturb_seed) disturb(i);
-    if (schedule_.lanes[static_cast<std::size_t>(i)] == 0) {
-      run_compute(i);
+    if (ops_[static_cast<std::size_t>(i)].lane == 0) {
+      carrier_->compute(i);
     } else {
-      hand_over(i);
-      if (overlap == Overlap::off) wait_for(i);
+      carrier_->hand_over(i);
+      if (overlap == Overlap::off) carrier_->wait_for(i);
     }
-    lanes_->poll();
   }
-  for (std::size_t i = 0; i < outstanding_.size(); ++i) wait_for(outstanding_[i]);
-}
-
-void Executor::run_compute(int index) {
-  const Step& step = steps_[static_cast<std::size_t>(index)];
-  const double expected = expected_seconds_.empty() ? 0 : expected_seconds_[static_cast<std::size_t>(index)];
-  if (options_.monitor)
-    options_.monitor->begin(sequence_of_[static_cast<std::size_t>(index)],
-                            labels_[static_cast<std::size_t>(index)].c_str(), expected);
-  OpEvent event;
-  event.op = index;
-  event.begin = now_seconds();
-  const Op& op = program_.op(index);
-  if (!op.definition->is_view())
-    device_.run(*op.definition, {step.inputs, step.outputs, arena_ + plan_.workspace_offset, plan_.workspace_bytes,
-                                 &counters_[static_cast<std::size_t>(op.phase)]});
-  event.end = now_seconds();
-  trace_.events.push_back(event);
-  if (options_.monitor) options_.monitor->end();
-}
-
-void Executor::hand_over(int index) {
-  event_of_[static_cast<std::size_t>(index)] = trace_.events.size();
-  trace_.events.push_back({});
-  trace_.events.back().op = index;
-  outstanding_.push_back(index);
-  lanes_->hand_over(schedule_.lanes[static_cast<std::size_t>(index)] - 1, *tickets_[static_cast<std::size_t>(index)]);
-}
-
-void Executor::wait_for(int index) {
-  Ticket& ticket = *tickets_[static_cast<std::size_t>(index)];
-  OpEvent& event = trace_.events[event_of_[static_cast<std::size_t>(index)]];
-  if (event.end != 0) return;  // waited for already
-  if (ticket.complete.load(std::memory_order_acquire) == 0) {
-    const double expected = expected_seconds_.empty() ? 0 : expected_seconds_[static_cast<std::size_t>(index)];
-    if (options_.monitor)
-      options_.monitor->begin(sequence_of_[static_cast<std::size_t>(index)],
-                              labels_[static_cast<std::size_t>(index)].c_str(), expected);
-    const double begin = now_seconds();
-    lanes_->wait(ticket);
-    event.waited = now_seconds() - begin;
-    if (options_.monitor) options_.monitor->end();
-  } else {
-    lanes_->wait(ticket);  // at once: throws what the lane has thrown
-  }
-  event.arrival = ticket.handed_over;
-  event.begin = ticket.begun;
-  event.end = ticket.ended;
-  event.transport = ticket.transport;
+  for (int i = segment.first; i < segment.last; ++i)
+    if (ops_[static_cast<std::size_t>(i)].lane != 0) carrier_->wait_for(i);
+  carrier_->end_segment(segment);
 }
 
 void Executor::disturb(int index) {
   for (int freed : plan_.freed_before[static_cast<std::size_t>(index)]) {
     const Buffer& buffer = plan_.buffers[static_cast<std::size_t>(freed)];
-    device_.fill(arena_ + buffer.offset, kPoison, buffer.bytes);
+    carrier_->fill(arena_ + buffer.offset, kPoison, buffer.bytes);
   }
-  const auto microseconds = [&] { return std::uniform_real_distribution<>(0, 200e-6)(disturbance_); };
-  if (schedule_.lanes[static_cast<std::size_t>(index)] != 0)
-    tickets_[static_cast<std::size_t>(index)]->not_before = now_seconds() + microseconds();
-  else if (disturbance_() % 8 == 0)
-    std::this_thread::sleep_for(std::chrono::duration<double>(microseconds()));
+  const bool computes = ops_[static_cast<std::size_t>(index)].lane == 0;
+  if (computes && disturbance_() % 8 != 0) return;
+  carrier_->delay(index, std::uniform_real_distribution<>(0, 200e-6)(disturbance_));
 }
 
 }  // namespace annulus

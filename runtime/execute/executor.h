@@ -2,6 +2,7 @@
 
 #include <array>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -9,24 +10,29 @@
 
 #include "runtime/execute/device.h"
 #include "runtime/execute/lanes.h"
+#include "runtime/execute/monitor.h"
 #include "runtime/program/memory_plan.h"
 
 namespace annulus {
 
+class Carrier;
+struct PreparedOp;
+struct SegmentSpan;
+
 /// The communicator of this rank's group over a set of axes.
 using CommunicatorLookup = std::function<Communicator&(AxisSet)>;
 
-/// Told which op a rank is in, so that a hang can be named. Calls cost two stores.
-class OpMonitor {
- public:
-  virtual ~OpMonitor() = default;
-  /// `what` stays valid while the monitor does; `expected_seconds` is the model's prediction, 0 if there is none.
-  virtual void begin(std::uint64_t sequence, const char* what, double expected_seconds) = 0;
-  virtual void end() = 0;
+/// How a device with streams is given its orders. One without runs op by op, and the host waits for it.
+enum class Execution : std::uint8_t {
+  host,   ///< op by op, each waited for: where communicators cannot put transfers on streams
+  ops,    ///< op by op, each timed
+  graph,  ///< segments are captured once, after a first step that warms libraries up, and replayed: steps alone are
+          ///< timed
 };
 
 struct ExecutorOptions {
   Progress progress = Progress::poll;
+  Execution execution = Execution::ops;
   OpMonitor* monitor = nullptr;
   SharedAllocator shared_memory = {};  ///< where the arena is taken from, if it has room; else the device's own
   /// Test mode: every lane is delayed at random and freed bytes are overwritten with NaNs; results stay bitwise.
@@ -45,19 +51,23 @@ struct OpEvent {
 /// What one step took on this rank.
 struct StepTrace {
   double begin = 0, end = 0;
-  std::vector<OpEvent> events;
+  std::vector<OpEvent> events;  ///< none of a step that was replayed
 };
 
 enum class Overlap : std::uint8_t {
   on,   ///< collectives run beside compute as the schedule allows
-  off,  ///< each is waited for at once: a probe of what compute takes undisturbed; the same bits
+  off,  ///< each is waited for at once: a probe of what compute takes undisturbed; the same bits; never replayed
 };
 
-/// Walks a program on a device: allocates its arena once, then runs steps.
+/// Walks a program on a device: allocates its arena once, then runs steps. To be destroyed, by the thread that runs it,
+/// before its communicators.
 class Executor {
  public:
+  /// Throws ConfigError for Execution::graph where the device has no streams.
   Executor(const Program& program, Device& device, CommunicatorLookup communicators, ExecutorOptions options = {});
   ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
 
   const Program& program() const { return program_; }
   const MemoryPlan& plan() const { return plan_; }
@@ -69,7 +79,8 @@ class Executor {
   const WorkCounters& counters(Phase phase) const { return counters_[static_cast<std::size_t>(phase)]; }
   Device& device() { return device_; }
 
-  /// Copies a whole local value in or out; of leaves and of values that the program keeps, between steps.
+  /// Copies a whole local value in or out; of leaves and of values that the program keeps, between steps, and in from
+  /// `bind`.
   void write(ValueId id, const void* from);
   void read(ValueId id, void* to) const;
   /// Copies `bytes` bytes to where they lie `offset` bytes from the value's begin; and makes all of its bytes zero.
@@ -77,22 +88,17 @@ class Executor {
   void clear(ValueId id);
 
   /// Runs one step. `bind` is called before every run of a segment, to write its inputs. Throws what kernels and
-  /// collectives throw.
+  /// collectives throw; the executor is then good for nothing but its destruction.
   using Bind = std::function<void(const Segment& segment, int iteration)>;
   const StepTrace& run(const Bind& bind, Overlap overlap = Overlap::on);
 
   /// As in `layers.3.attention backward matmul`; stable while the executor lives.
-  const std::string& label(int op) const { return labels_[static_cast<std::size_t>(op)]; }
-  void set_expected_seconds(std::vector<double> seconds) { expected_seconds_ = std::move(seconds); }
+  const std::string& label(int op) const;
+  void set_expected_seconds(const std::vector<double>& seconds);
 
  private:
-  struct Step;  // an op made ready to run
-
   void prepare(int index);
-  void run_segment(int first, int last, Overlap overlap);
-  void run_compute(int index);
-  void hand_over(int index);
-  void wait_for(int index);
+  void walk(const SegmentSpan& segment, Overlap overlap);
   void disturb(int index);
   Tensor tensor(ValueId id) const;
 
@@ -104,18 +110,12 @@ class Executor {
   MemoryPlan plan_;
   std::shared_ptr<std::byte> shared_;  // what the arena is, where ranks share it
   std::byte* arena_ = nullptr;
-  std::vector<Step> steps_;
-  std::vector<std::string> labels_;
-  std::vector<double> expected_seconds_;
+  std::vector<PreparedOp> ops_;
+  std::vector<SegmentSpan> segments_;
   std::array<WorkCounters, kPhases> counters_;
   StepTrace trace_;
-  std::vector<std::size_t> event_of_;       // of an op's last run in this step
-  std::vector<int> outstanding_;            // collectives handed over in this segment and not yet waited for
-  std::uint64_t sequence_ = 0;              // ops begun, in list order: the same on all ranks
-  std::vector<std::uint64_t> sequence_of_;  // of an op's last run
   std::mt19937_64 disturbance_;
-  std::vector<std::unique_ptr<Ticket>> tickets_;
-  std::unique_ptr<Lanes> lanes_;  // last: its thread ends before what it uses
+  std::unique_ptr<Carrier> carrier_;  // last: it uses all of these
 };
 
 }  // namespace annulus

@@ -12,6 +12,17 @@ namespace annulus {
 struct WorkCounters {
   double product_flops = 0;         ///< += 2 m n k at each matrix product
   std::int64_t attended_pairs = 0;  ///< += query-key pairs visited, per head and sequence, forward and backward alike
+
+  WorkCounters& operator+=(const WorkCounters& other) {
+    product_flops += other.product_flops;
+    attended_pairs += other.attended_pairs;
+    return *this;
+  }
+  WorkCounters& operator-=(const WorkCounters& other) {
+    product_flops -= other.product_flops;
+    attended_pairs -= other.attended_pairs;
+    return *this;
+  }
 };
 
 /// The operands of one call of a kernel. An output that aliases an input has its address.

@@ -194,9 +194,13 @@ TEST(RunConfig, SettingsOfGpus) {
   EXPECT_TRUE(config.device.deterministic && config.device.share_gpu);
   EXPECT_EQ(small({}).device.kind, DeviceKind::cpu);
   EXPECT_EQ(problem({"device.deterministic=true"}), "0 problems:");
-  for (const char* setting : {"device.float_products=tf32", "device.communication=staged", "device.share_gpu=true"})
+  for (const char* setting :
+       {"device.float_products=tf32", "device.communication=staged", "device.execution=graph", "device.share_gpu=true"})
     EXPECT_EQ(problem({setting}),
               std::string(setting) + " is for GPUs, and device.kind=cpu; leave it out, or set device.kind=cuda");
+  EXPECT_EQ(problem({"device.kind=cuda", "device.execution=graph", "device.communication=staged"}),
+            "device.execution=graph captures collectives, and device.communication=staged has the host carry them out; "
+            "use device.execution=ops, or device.communication=nccl");
   EXPECT_EQ(problem({"device.kind=gpu"}), "device.kind=\"gpu\" is not known; it must be one of cpu, cuda");
   EXPECT_EQ(problem({"device.deterministic=1"}), "device.deterministic=1 is a number; it must be true or false");
 }
