@@ -65,6 +65,11 @@ std::byte* ProductTimer::room(std::int64_t bytes) {
 
 ProductOperands ProductTimer::operands(const LibraryProduct& product, const ProductShape& shape) {
   const auto [m, n, k] = shape.sizes;
+  const ProductEpilogue& done = product.done();
+  const bool adds = done.addend != ProductEpilogue::Addend::none;
+  const bool in_place = done.addend == ProductEpilogue::Addend::in_place;
+  const bool has_gelu_input =
+      done.finish == ProductEpilogue::Finish::gelu_and_input || done.finish == ProductEpilogue::Finish::gelu_slope;
   const std::int64_t result_bytes = m * n * size_of(shape.result);
   std::int64_t used = 0;
   const auto take = [&](std::int64_t bytes) {
@@ -73,8 +78,11 @@ ProductOperands ProductTimer::operands(const LibraryProduct& product, const Prod
     return at;
   };
   const std::int64_t a = take(m * k * size_of(shape.operands)), b = take(k * n * size_of(shape.operands)),
-                     bias = take(n * size_of(shape.result)), gelu_input = take(result_bytes),
-                     addend = take(result_bytes), result = take(result_bytes),
+                     bias = take(n * size_of(shape.result)), result = take(result_bytes),
+                     gelu_input = has_gelu_input ? take(result_bytes) : 0,
+                     addend = in_place ? result
+                              : adds   ? take(result_bytes)
+                                       : 0,
                      workspace = take(product.workspace_bytes());
   std::byte* memory = room(used);
   if (filled_with_ != shape.operands) {
@@ -85,12 +93,10 @@ ProductOperands ProductTimer::operands(const LibraryProduct& product, const Prod
     }
     filled_with_ = shape.operands;
   }
-  const bool adds = product.done().addend != ProductEpilogue::Addend::none;
-  const bool in_place = product.done().addend == ProductEpilogue::Addend::in_place;
   return {.a = memory + a,
           .b = memory + b,
           .bias = memory + bias,
-          .addend = adds ? memory + (in_place ? result : addend) : nullptr,
+          .addend = adds ? memory + addend : nullptr,
           .result = memory + result,
           .gelu_input = memory + gelu_input,
           .workspace = memory + workspace};

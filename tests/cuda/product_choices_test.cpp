@@ -8,6 +8,7 @@
 #include <set>
 
 #include "tests/cpu/support.h"
+#include "tests/cuda/epilogues.h"
 
 namespace annulus::testing {
 namespace {
@@ -17,19 +18,6 @@ using Addend = ProductEpilogue::Addend;
 using Finish = ProductEpilogue::Finish;
 using Output = ProductEpilogue::Output;
 using Form = Matmul::Form;
-
-/// Every epilogue that a product may have.
-std::vector<ProductEpilogue> all_epilogues() {
-  std::vector<ProductEpilogue> all;
-  for (const Bias bias : {Bias::none, Bias::of_columns})
-    for (const Addend addend : {Addend::none, Addend::operand, Addend::in_place})
-      for (const Output output : {Output::as_operands, Output::wide})
-        for (const Finish finish : {Finish::none, Finish::gelu, Finish::gelu_and_input, Finish::gelu_slope})
-          for (const Activation activation : {Activation::gelu_tanh, Activation::gelu_erf})
-            if (finish == Finish::none || addend == Addend::none)
-              all.push_back({bias, addend, output, finish, activation});
-  return all;
-}
 
 ProductShape shape_with(const ProductEpilogue& epilogue, DType operands, std::int64_t n = 32) {
   return shape_of(Matmul(Form::nn, epilogue), {16, 64}, {64, n}, operands);
