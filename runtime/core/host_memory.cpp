@@ -132,7 +132,10 @@ std::int64_t available_memory_bytes(const std::string& root) {
 std::int64_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return std::int64_t{usage.ru_maxrss} * 1024;  // Linux counts in KiB
+  const fs::path now = "/proc/self/smaps_rollup";
+  const std::int64_t resident = number_after(now, "Rss:").value_or(0),
+                     share = number_after(now, "Pss:").value_or(resident);
+  return (std::int64_t{usage.ru_maxrss} - (resident - share)) * 1024;  // Linux counts in KiB
 }
 
 }  // namespace annulus

@@ -6,9 +6,11 @@
 #include <string>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/cpu/gelu.h"
+#include "runtime/cpu/packing.h"
 #include "runtime/cpu/parallel.h"
 #include "runtime/cpu/product_f64.h"
 
@@ -32,11 +34,12 @@ struct ProductKey {
 struct Piece {
   dnnl::matmul primitive;
   dnnl::memory a, b, bias, addend, c, scratchpad;
-  std::int64_t a_offset = 0, b_offset = 0;     ///< elements
-  std::int64_t first_column = 0, columns = 0;  ///< of c
-  bool is_last = true;                         ///< of those that add up in these columns
-  dnnl::reorder pack;
-  dnnl::memory pack_scratchpad, packed_b;  ///< empty where b is read in place
+  std::int64_t a_offset = 0, b_offset = 0;                   ///< elements
+  std::int64_t first_column = 0, columns = 0;                ///< of c
+  bool is_last = true;                                       ///< of those that add up in these columns
+  std::int64_t depth = 0, row_stride = 0, packed_block = 0;  ///< of b, where we pack it ourselves
+  dnnl::reorder pack;                                        ///< where the library does
+  dnnl::memory pack_scratchpad, packed_b;                    ///< empty where b is read in place
 };
 
 /// Pieces along n, and those along k of each, which add up in c.
@@ -63,6 +66,14 @@ dnnl::memory::desc matrix(std::int64_t rows, std::int64_t columns, std::int64_t 
 }
 
 std::int64_t whole_lines(std::size_t bytes) { return (static_cast<std::int64_t>(bytes) + 63) / 64 * 64; }
+
+/// Columns of a block, where the layout of a packed operand is one that `pack_columns` makes; else 0.
+std::int64_t packed_block(const dnnl::memory::desc& packed, const dnnl::memory::dims& sizes) {
+  using enum dnnl::memory::format_tag;
+  for (const auto& [tag, block] : {std::pair(BA16a64b, 64), std::pair(BA16a48b, 48), std::pair(BA16a32b, 32)})
+    if (packed == dnnl::memory::desc(sizes, kFloat, tag)) return block;
+  return 0;
+}
 
 bool packs(const ProductKey& key) { return key.form != Matmul::Form::nt && key.sizes.m >= kRowsWorthPacking; }
 
@@ -98,6 +109,17 @@ std::vector<Range> column_ranges(const ProductKey& key) {
 std::vector<Range> depth_ranges(const ProductKey& key, std::int64_t columns) {
   const std::int64_t k = key.sizes.k;
   return equal_parts(k, packs(key) ? parts_of(packed_bytes(k, columns), kMostPackedBytes) : 1, kPartMultiple);
+}
+
+void add_reorder(Product& product, Piece& piece, const dnnl::memory::desc& b, const dnnl::memory::desc& packed,
+                 const dnnl::engine& engine) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const dnnl::reorder::primitive_desc packing(engine, b, engine, packed, attributes);
+  piece.pack = dnnl::reorder(packing);
+  piece.pack_scratchpad = dnnl::memory(packing.scratchpad_desc(), engine, DNNL_MEMORY_NONE);
+  product.scratchpad_bytes =
+      std::max(product.scratchpad_bytes, static_cast<std::int64_t>(packing.scratchpad_desc().get_size()));
 }
 
 /// Adds the piece of these columns and depths. The first of a column has the epilogue.
@@ -140,15 +162,12 @@ void add_piece(Product& product, const ProductKey& key, Range column, Range dept
   piece.is_last = depth.begin + depth.size == k;
   product.scratchpad_bytes = std::max(product.scratchpad_bytes, static_cast<std::int64_t>(scratchpad.get_size()));
   if (const auto packed = description.weights_desc(); packed != b) {
-    dnnl::primitive_attr packing_attributes;
-    packing_attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const dnnl::reorder::primitive_desc packing(engine, b, engine, packed, packing_attributes);
-    piece.pack = dnnl::reorder(packing);
     piece.packed_b = unbound(packed);
-    piece.pack_scratchpad = unbound(packing.scratchpad_desc());
+    piece.depth = depth.size;
+    piece.row_stride = n;
+    piece.packed_block = right_transposed ? 0 : packed_block(packed, {depth.size, column.size});
     product.packed_bytes = std::max(product.packed_bytes, whole_lines(packed.get_size()));
-    product.scratchpad_bytes =
-        std::max(product.scratchpad_bytes, static_cast<std::int64_t>(packing.scratchpad_desc().get_size()));
+    if (piece.packed_block == 0) add_reorder(product, piece, b, packed, engine);
   }
   product.pieces.push_back(std::move(piece));
 }
@@ -217,10 +236,15 @@ void run_piece(Piece& piece, const Product& product, const KernelArguments& argu
   }
   if (piece.packed_b) {
     piece.packed_b.set_data_handle(arguments.workspace);
-    piece.pack_scratchpad.set_data_handle(scratchpad);
-    piece.pack.execute(
-        stream,
-        {{DNNL_ARG_FROM, piece.b}, {DNNL_ARG_TO, piece.packed_b}, {DNNL_ARG_SCRATCHPAD, piece.pack_scratchpad}});
+    if (piece.packed_block > 0) {
+      pack_columns(arguments.inputs[1].as<float>() + piece.b_offset, piece.depth, piece.columns, piece.row_stride,
+                   piece.packed_block, reinterpret_cast<float*>(arguments.workspace));
+    } else {
+      piece.pack_scratchpad.set_data_handle(scratchpad);
+      piece.pack.execute(
+          stream,
+          {{DNNL_ARG_FROM, piece.b}, {DNNL_ARG_TO, piece.packed_b}, {DNNL_ARG_SCRATCHPAD, piece.pack_scratchpad}});
+    }
     operands[DNNL_ARG_WEIGHTS] = piece.packed_b;
   }
   piece.primitive.execute(stream, operands);

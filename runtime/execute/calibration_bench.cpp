@@ -131,8 +131,8 @@ Ticket& CalibrationBench::begin_transfer(Communicator& group, CollectiveKind kin
   if (2 * payload_bytes > pool_bytes_) throw InternalError("calibration: a message does not fit");
   std::byte *send = floats_, *receive = floats_ + pool_bytes_ / 2;
   switch (kind) {
-    case CollectiveKind::all_reduce:
-      ticket_.start = [=, &group] { return group.all_reduce(send, receive, count, DType::f32, Reduction::max); };
+    case CollectiveKind::all_reduce:  // in place, as programs have it
+      ticket_.start = [=, &group] { return group.all_reduce(receive, receive, count, DType::f32, Reduction::max); };
       break;
     case CollectiveKind::all_gather:
       ticket_.start = [=, &group] { return group.all_gather(send, receive, part, DType::f32); };

@@ -12,6 +12,8 @@ class AllReduce final : public OpOfKind<OpKind::all_reduce> {
   enum class Storage : std::uint8_t { fresh, in_place };
   AllReduce(AxisSet axes, Reduction reduction, Storage storage = Storage::fresh, std::size_t values = 1)
       : axes_(axes), reduction_(reduction), storage_(storage), values_(values) {}
+  /// The same in the memory of its operands.
+  AllReduce in_place() const { return {axes_, reduction_, Storage::in_place, values_}; }
   std::string attributes() const override;
   std::optional<CollectiveCall> collective() const override;
   std::vector<Alias> aliases() const override;

@@ -77,6 +77,8 @@ class Fuser {
       if (const auto* gelu = as<Gelu>(definition)) fuse_activation(i, gelu->activation());
       if (const auto* grad = as<GeluGrad>(definition)) fuse_slope(i, grad->activation());
     }
+    for (int i = 0; i < count(); ++i)
+      if (as<AllReduce>(*op(i).definition)) reduce_in_place(i);
     for (int i = 0; i < count(); ++i) {
       const State state = state_[static_cast<std::size_t>(i)];
       if (state == State::as_it_was) program_.restore(std::move(op(i)));
@@ -212,6 +214,17 @@ class Fuser {
     make(last, y);
     remove(index);
     share_storage(x, sum);
+  }
+
+  void reduce_in_place(int index) {
+    const auto& reduction = *as<AllReduce>(*op(index).definition);
+    const ValueId x = op(index).inputs[0], y = op(index).outputs[0];
+    const int producer = sole_producer(x, index);
+    if (producer == kNone || !reduction.aliases().empty()) return;
+    if (!may_be_overwritten(x) || !unread(x, producer + 1, count(), index)) return;
+    op(index).definition = std::make_shared<AllReduce>(reduction.in_place());
+    make(index, y);
+    share_storage(y, x);
   }
 
   Program& program_;

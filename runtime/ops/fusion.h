@@ -10,7 +10,8 @@ namespace annulus {
 ///   product and the gradient of an activation behind it;
 /// - a product or the gradient of an embedding, and its sum with a value that is not read afterwards, as one op in that
 ///   value's memory: micro-batches add to their accumulator so, and the head and the embedding to a tied table's
-///   gradient.
+///   gradient;
+/// - an all-reduce and its operand, in whose memory its result then lies: half the traffic where ranks share memory.
 /// For a program that is complete but for its schedule. Sums are added in another order, so results differ by rounding.
 void fuse(Program& program);
 

@@ -223,5 +223,31 @@ TEST_F(FusionShapes, ParametersAreNotOverwritten) {
   EXPECT_EQ(fused(), (Ops{"matmul nn + addend"}));
 }
 
+TEST(FusionOfReductions, LieInTheMemoryOfOperandsThatNobodyElseReads) {
+  Program program(mesh_of({1, 1, 2, 1}));
+  const auto places = [](Placement of_tp) {
+    Placements all{};
+    all[mesh_axis::tk] = of_tp;
+    return all;
+  };
+  const Shape shape{2 * kSize, 2 * kSize};
+  const ValueId x = program.leaf("x", Role::input, DType::f64, shape, places(Placement::sharded(1)));
+  const ValueId w = program.leaf("w", Role::parameter, DType::f64, shape, places(Placement::sharded(0)));
+  const auto product = [&] { return program.emit_one(std::make_shared<Matmul>(Matmul::Form::nn), {x, w}); };
+  const auto sum = [&](ValueId of) {
+    return program.emit_one(std::make_shared<AllReduce>(AxisSet(mesh_axis::tk), Reduction::sum), {of});
+  };
+  const ValueId read_twice = product(), kept = product();
+  for (ValueId id : {sum(product()), sum(read_twice),
+                     sum(program.emit_one(std::make_shared<Add>(), {read_twice, kept})), sum(kept), kept})
+    program.keep(id);
+  fuse(program);
+  check_aliases(program);
+  std::vector<std::size_t> aliases;
+  for (const Op& op : program.ops())
+    if (op.definition->collective()) aliases.push_back(op.definition->aliases().size());
+  EXPECT_EQ(aliases, (std::vector<std::size_t>{1, 0, 1, 0}));
+}
+
 }  // namespace
 }  // namespace annulus::testing
