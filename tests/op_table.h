@@ -181,10 +181,27 @@ struct OpTable {
   }
   std::vector<OpCase> cases(const LayerNormGrad*) {
     const std::int64_t rows = draw.size(20), columns = draw.size(20);
-    return {{"",
-             {constant({rows, columns}), constant({columns}), between({rows, 2}, 0.5, 2, wide(dtype)),
-              constant({rows, columns})},
-             plain<LayerNormGrad>()}};
+    const std::vector<OpInput> inputs{constant({rows, columns}), constant({columns}),
+                                      between({rows, 2}, 0.5, 2, wide(dtype)), constant({rows, columns})};
+    const std::vector<OpInput> more = joined(inputs, {constant({rows, columns})});
+    using Addend = LayerNormGrad::Addend;
+    return {{"", inputs, plain<LayerNormGrad>()},
+            {"addend", more, plain<LayerNormGrad>(Addend::operand)},
+            {"in place", more, plain<LayerNormGrad>(Addend::in_place)}};
+  }
+  std::vector<OpCase> cases(const ResidualNorm*) {
+    const std::int64_t rows = draw.size(20), columns = draw.size(20);
+    const OpInput x = constant({rows, columns}), vector = constant({columns});
+    const OpInput row_ids = ids({rows, 2}, 50), of_step = step();
+    using Bias = ResidualNorm::Bias;
+    const LayerNorm norm(0.05);
+    const Dropout dropout(mask(0.3), 0);
+    return {{"", {x, x, vector, vector}, plain<ResidualNorm>(norm, Bias::none, std::nullopt)},
+            {"bias", {x, x, vector, vector, vector}, plain<ResidualNorm>(norm, Bias::of_columns, std::nullopt)},
+            {"dropout", {x, x, vector, vector, row_ids, of_step}, plain<ResidualNorm>(norm, Bias::none, dropout)},
+            {"bias, dropout",
+             {x, x, vector, vector, vector, row_ids, of_step},
+             plain<ResidualNorm>(norm, Bias::of_columns, dropout)}};
   }
   std::vector<OpCase> cases(const Embed*) {
     const std::int64_t rows = draw.size(20), vocabulary = draw.size(20), columns = draw.size(20);
@@ -238,6 +255,10 @@ struct OpTable {
   std::vector<OpCase> cases(const RowTarget*) {
     const Logits l = logits();
     return {{"", {constant({l.rows, l.columns}), ids({l.rows}, l.vocabulary - 1)}, on_shard<RowTarget>(l.vocabulary)}};
+  }
+  std::vector<OpCase> cases(const RowSoftmax*) {
+    const Logits l = logits();
+    return {{"", {constant({l.rows, l.columns}), ids({l.rows}, l.vocabulary - 1)}, on_shard<RowSoftmax>(l.vocabulary)}};
   }
   std::vector<OpCase> cases(const Nll*) {
     const Logits l = logits();

@@ -11,6 +11,7 @@ namespace annulus {
 /// - a product or the gradient of an embedding, and its sum with a value that is not read afterwards, as one op in that
 ///   value's memory: micro-batches add to their accumulator so, and the head and the embedding to a tied table's
 ///   gradient.
+/// - passes over the stream of residuals, and over the logits: fusion_rows.h.
 /// For a program that is complete but for its schedule. Sums are added in another order, so results differ by rounding.
 void fuse(Program& program);
 
