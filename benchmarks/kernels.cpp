@@ -73,7 +73,18 @@ struct KernelTable {
   }
   Cases cases(const LayerNorm*) const { return {made<LayerNorm>("", {matrix(), vector(), vector()}, 1e-5)}; }
   Cases cases(const LayerNormGrad*) const {
-    return {made<LayerNormGrad>("", {matrix(), vector(), matrix(2), matrix()})};
+    return {made<LayerNormGrad>("", {matrix(), vector(), matrix(2), matrix()}),
+            made<LayerNormGrad>("addend", {matrix(), vector(), matrix(2), matrix(), matrix()},
+                                LayerNormGrad::Addend::operand)};
+  }
+  Cases cases(const ResidualNorm*) const {
+    using Bias = ResidualNorm::Bias;
+    const LayerNorm norm(1e-5);
+    const Dropout dropout(DropoutMask{0.1, 1, 2}, 0);
+    return {made<ResidualNorm>("", {matrix(), matrix(), vector(), vector()}, norm, Bias::none, std::nullopt),
+            made<ResidualNorm>("bias, dropout",
+                               {matrix(), matrix(), vector(), vector(), vector(), ids({tokens, 2}), ids({1})}, norm,
+                               Bias::of_columns, dropout)};
   }
   Cases cases(const Embed*) const { return {made<Embed>("", {ids({tokens}), table()}, 0)}; }
   Cases cases(const EmbedGrad*) const { return {made<EmbedGrad>("", {ids({tokens}), table(), matrix()}, 0)}; }
@@ -83,6 +94,7 @@ struct KernelTable {
   Cases cases(const RowMax*) const { return {made<RowMax>("", {logits()}, shard())}; }
   Cases cases(const RowSumExp*) const { return {made<RowSumExp>("", {logits(), row_numbers()}, shard())}; }
   Cases cases(const RowTarget*) const { return {made<RowTarget>("", {logits(), ids({tokens})}, shard())}; }
+  Cases cases(const RowSoftmax*) const { return {made<RowSoftmax>("", {logits(), ids({tokens})}, shard())}; }
   Cases cases(const Nll*) const {
     const ValueType row = row_numbers();
     return {made<Nll>("", {logits(), row, row, row, ids({tokens}), row}, shard())};

@@ -1,105 +1,16 @@
 #pragma once
 
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "runtime/ops/op_table.h"
+#include "tests/op_operands.h"
 
 namespace annulus::testing {
 
-using Numbers = std::vector<double>;
-
-/// Random sizes and numbers of one run of a test or benchmark.
-class Draw {
- public:
-  /// `multiple`: sizes are multiples of it; 1 draws many ones and odd numbers.
-  Draw(std::uint64_t seed, std::int64_t multiple) : engine_(seed), multiple_(multiple) {}
-
-  std::int64_t between(std::int64_t first, std::int64_t last) {
-    return std::uniform_int_distribution<std::int64_t>(first, last)(engine_);
-  }
-  /// A size of about `most` at most.
-  std::int64_t size(std::int64_t most) {
-    if (multiple_ > 1) return multiple_ * between(1, std::max<std::int64_t>(1, most / multiple_));
-    return between(0, 4) == 0 ? 1 : between(1, most);
-  }
-  double normal() { return std::normal_distribution<>()(engine_); }
-  double uniform(double from, double to) { return std::uniform_real_distribution<>(from, to)(engine_); }
-
- private:
-  std::mt19937_64 engine_;
-  std::int64_t multiple_;
-};
-
-/// A whole operand: what one rank would hold.
-struct OpInput {
-  DType dtype = DType::f64;
-  Shape shape;
-  Numbers values;
-  bool differentiable = false;  ///< the op's gradient rule gives a gradient for it
-};
-
-/// An op with operands.
-struct OpCase {
-  std::string label;
-  std::vector<OpInput> inputs;
-  /// The op as a rank records it for its local operands: offsets and the like follow from their placements.
-  std::function<OpPointer(const MeshAxes&, OpDefinition::Types)> make;
-  std::int64_t sequences = 1;  ///< the rows are this many sequences, each laid out over a ring by itself
-};
-
-/// A row of the table: `cases` draws operands in every form that the kind has, with floats of `dtype`.
-struct OpTable {
-  Draw& draw;
-  DType dtype = DType::f64;
-  /// Where attention's axes are on the mesh.
-  AttentionAxes attention_axes = {};
-
-  template <class Make>
-  static std::function<OpPointer(const MeshAxes&, OpDefinition::Types)> always(Make make) {
-    return [make](const MeshAxes&, OpDefinition::Types) -> OpPointer { return make(); };
-  }
-  template <class Kind, class... Arguments>
-  static auto plain(Arguments... arguments) {
-    return always([=] { return std::make_shared<Kind>(arguments...); });
-  }
-
-  OpInput numbers(Shape shape, double mean = 0) {
-    OpInput input{dtype, shape, Numbers(static_cast<std::size_t>(shape.elements())), true};
-    for (double& x : input.values) x = mean + draw.normal();
-    return input;
-  }
-  /// Of the type of sums and statistics.
-  OpInput wide_numbers(Shape shape) {
-    OpInput input = numbers(shape);
-    input.dtype = wide(dtype);
-    return input;
-  }
-  OpInput wide_constant(Shape shape) {
-    OpInput input = wide_numbers(shape);
-    input.differentiable = false;
-    return input;
-  }
-  OpInput between(Shape shape, double from, double to, DType type) {
-    OpInput input{type, shape, Numbers(static_cast<std::size_t>(shape.elements())), false};
-    for (double& x : input.values) x = draw.uniform(from, to);
-    return input;
-  }
-  OpInput constant(Shape shape) {
-    OpInput input = numbers(shape);
-    input.differentiable = false;
-    return input;
-  }
-  OpInput ids(Shape shape, std::int64_t last) {
-    OpInput input{DType::i32, shape, Numbers(static_cast<std::size_t>(shape.elements())), false};
-    for (double& x : input.values) x = static_cast<double>(draw.between(0, last));
-    return input;
-  }
-  OpInput step() { return ids({1}, 1000); }
-  DropoutMask mask(double rate) { return {rate, static_cast<std::uint64_t>(draw.between(0, 99)), 5}; }
-
+/// A row of the table: `cases` draws operands in every form that the kind has.
+struct OpTable : OpOperands {
   std::vector<OpCase> cases(const Matmul*) {
     const std::int64_t m = draw.size(20), k = draw.size(20), n = draw.size(20), parts = draw.size(3);
     using Form = Matmul::Form;
@@ -181,10 +92,27 @@ struct OpTable {
   }
   std::vector<OpCase> cases(const LayerNormGrad*) {
     const std::int64_t rows = draw.size(20), columns = draw.size(20);
-    return {{"",
-             {constant({rows, columns}), constant({columns}), between({rows, 2}, 0.5, 2, wide(dtype)),
-              constant({rows, columns})},
-             plain<LayerNormGrad>()}};
+    const std::vector<OpInput> inputs{constant({rows, columns}), constant({columns}),
+                                      between({rows, 2}, 0.5, 2, wide(dtype)), constant({rows, columns})};
+    const std::vector<OpInput> more = joined(inputs, {constant({rows, columns})});
+    using Addend = LayerNormGrad::Addend;
+    return {{"", inputs, plain<LayerNormGrad>()},
+            {"addend", more, plain<LayerNormGrad>(Addend::operand)},
+            {"in place", more, plain<LayerNormGrad>(Addend::in_place)}};
+  }
+  std::vector<OpCase> cases(const ResidualNorm*) {
+    const std::int64_t rows = draw.size(20), columns = draw.size(20);
+    const OpInput x = constant({rows, columns}), vector = constant({columns});
+    const OpInput row_ids = ids({rows, 2}, 50), of_step = step();
+    using Bias = ResidualNorm::Bias;
+    const LayerNorm norm(0.05);
+    const Dropout dropout(mask(0.3), 0);
+    return {{"", {x, x, vector, vector}, plain<ResidualNorm>(norm, Bias::none, std::nullopt)},
+            {"bias", {x, x, vector, vector, vector}, plain<ResidualNorm>(norm, Bias::of_columns, std::nullopt)},
+            {"dropout", {x, x, vector, vector, row_ids, of_step}, plain<ResidualNorm>(norm, Bias::none, dropout)},
+            {"bias, dropout",
+             {x, x, vector, vector, vector, row_ids, of_step},
+             plain<ResidualNorm>(norm, Bias::of_columns, dropout)}};
   }
   std::vector<OpCase> cases(const Embed*) {
     const std::int64_t rows = draw.size(20), vocabulary = draw.size(20), columns = draw.size(20);
@@ -238,6 +166,10 @@ struct OpTable {
   std::vector<OpCase> cases(const RowTarget*) {
     const Logits l = logits();
     return {{"", {constant({l.rows, l.columns}), ids({l.rows}, l.vocabulary - 1)}, on_shard<RowTarget>(l.vocabulary)}};
+  }
+  std::vector<OpCase> cases(const RowSoftmax*) {
+    const Logits l = logits();
+    return {{"", {constant({l.rows, l.columns}), ids({l.rows}, l.vocabulary - 1)}, on_shard<RowSoftmax>(l.vocabulary)}};
   }
   std::vector<OpCase> cases(const Nll*) {
     const Logits l = logits();

@@ -59,6 +59,12 @@ T row_sum_exp(const T* logits, T largest, std::int64_t count) {
 }
 
 template <class T>
+T target_logit(const T* logits, std::int32_t id, const Shard& shard) {
+  const std::int64_t target = id - shard.offset;
+  return target >= 0 && target < shard.valid ? logits[target] : T(0);
+}
+
+template <class T>
 void nll_grad_row(T* logits, T sum_exp, T largest, std::int64_t target, T weight, const Shard& shard) {
   const T scale = weight / sum_exp;
   const auto slope = [=](Vector<T> logit) { return scaled_probability(logit, largest, scale); };
@@ -94,9 +100,23 @@ void run(const RowTarget& op, const KernelArguments& arguments) {
   const Shard shard = shard_of(logits, op.shard());
   dispatch_float(logits.dtype, [&]<class T>(T) {
     for_each_row(shard, [&](std::int64_t row) {
-      const std::int64_t target = targets.as<std::int32_t>()[row] - shard.offset;
-      const bool owned = target >= 0 && target < shard.valid;
-      values.as<T>()[row] = owned ? logits.as<T>()[row * shard.columns + target] : T(0);
+      values.as<T>()[row] = target_logit(logits.as<T>() + row * shard.columns, targets.as<std::int32_t>()[row], shard);
+    });
+  });
+}
+
+/// A row stays in the processor's nearer caches between its maximum and its sum.
+void run(const RowSoftmax& op, const KernelArguments& arguments) {
+  const Tensor &logits = arguments.inputs[0], &targets = arguments.inputs[1];
+  const Shard shard = shard_of(logits, op.shard());
+  dispatch_float(logits.dtype, [&]<class T>(T) {
+    T *largest = arguments.outputs[0].as<T>(), *sums = arguments.outputs[1].as<T>(),
+      *values = arguments.outputs[2].as<T>();
+    for_each_row(shard, [&](std::int64_t row) {
+      const T* from = logits.as<T>() + row * shard.columns;
+      largest[row] = row_max(from, shard.valid);
+      sums[row] = row_sum_exp(from, largest[row], shard.valid);
+      values[row] = target_logit(from, targets.as<std::int32_t>()[row], shard);
     });
   });
 }

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "runtime/core/formulas.h"
+#include "runtime/cpu/keep_mask.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/parallel.h"
 #include "runtime/cpu/vector_loops.h"
@@ -26,10 +27,10 @@ void layer_norm_row(const T* x, const T* gamma, const T* beta, T* y, T* stats, s
   stats[1] = row.inverse;
 }
 
-/// Adds the row's share to the sums of dgamma and dbeta.
+/// Adds the row's share to the sums of dgamma and dbeta. `addend` may be null.
 template <class T>
-void layer_norm_grad_row(const T* x, const T* gamma, const T* stats, const T* dy, T* dx, T* dgamma, T* dbeta,
-                         std::int64_t width) {
+void layer_norm_grad_row(const T* x, const T* gamma, const T* stats, const T* dy, const T* addend, T* dx, T* dgamma,
+                         T* dbeta, std::int64_t width) {
   using V = Vector<T>;
   const RowStatistics<T> row{stats[0], stats[1]};
   V slopes{}, projections{};
@@ -60,7 +61,9 @@ void layer_norm_grad_row(const T* x, const T* gamma, const T* stats, const T* dy
   const auto input_slope = [=](V at, V scale, V slope) {
     return layer_norm_slope(at, slope * scale, row, slope_mean, projected_mean);
   };
-  transform(dx, width, input_slope, x, gamma, dy);
+  if (addend == nullptr) return transform(dx, width, input_slope, x, gamma, dy);
+  const auto sum = [=](V other, V at, V scale, V slope) { return other + input_slope(at, scale, slope); };
+  transform(dx, width, sum, addend, x, gamma, dy);
 }
 
 /// The rows are summed in parts whose number depends on the shape alone, and so does the result.
@@ -72,6 +75,7 @@ void layer_norm_grad(const KernelArguments& arguments) {
   const std::int64_t rows = input.shape.rows(), width = input.shape.columns(), parts = grad_parts(rows);
   const T *x = input.as<T>(), *gamma = arguments.inputs[1].as<T>(), *stats = arguments.inputs[2].as<T>();
   const T* dy = arguments.inputs[3].as<T>();
+  const T* addend = arguments.inputs.size() > 4 ? arguments.inputs[4].as<T>() : nullptr;
   T *dx = arguments.outputs[0].as<T>(), *dgamma = arguments.outputs[1].as<T>(), *dbeta = arguments.outputs[2].as<T>();
   T* sums = reinterpret_cast<T*>(arguments.workspace);
   parallel_ranges(parts, 1, [=](std::int64_t begin, std::int64_t end) {
@@ -80,7 +84,8 @@ void layer_norm_grad(const KernelArguments& arguments) {
       std::fill_n(gamma_sum, 2 * width, T(0));
       for (std::int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
         const std::int64_t at = row * width;
-        layer_norm_grad_row(x + at, gamma, stats + 2 * row, dy + at, dx + at, gamma_sum, beta_sum, width);
+        layer_norm_grad_row(x + at, gamma, stats + 2 * row, dy + at, addend == nullptr ? nullptr : addend + at, dx + at,
+                            gamma_sum, beta_sum, width);
       }
     }
   });
@@ -94,6 +99,62 @@ void layer_norm_grad(const KernelArguments& arguments) {
   }
 }
 
+/// sum = residual + dropout(x + bias), row by row.
+template <class T>
+class ResidualRows {
+ public:
+  ResidualRows(const ResidualNorm& op, const KernelArguments& arguments)
+      : residual_(arguments.inputs[0].as<T>()),
+        x_(arguments.inputs[1].as<T>()),
+        bias_(op.bias() == ResidualNorm::Bias::none ? nullptr : arguments.inputs[4].as<T>()),
+        width_(arguments.inputs[0].shape.columns()) {
+    if (!op.dropout()) return;
+    const DropoutMask& mask = op.dropout()->mask();
+    row_ids_ = arguments.inputs[op.row_ids_input()].as<std::int32_t>();
+    const std::int32_t step = arguments.inputs[op.row_ids_input() + 1].as<std::int32_t>()[0];
+    rule_ = {stream_key(mask.seed, mask.stream, static_cast<std::uint64_t>(step)), mask.rate};
+    column_offset_ = op.dropout()->column_offset();
+  }
+
+  void add(std::int64_t row, T* sum) const {
+    using V = Vector<T>;
+    constexpr std::int64_t kChunk = 1024;
+    for (std::int64_t first = 0; first < width_; first += kChunk) {
+      const std::int64_t size = std::min(kChunk, width_ - first), at = row * width_ + first;
+      const T *residual = residual_ + at, *x = x_ + at, *bias = bias_ + (bias_ == nullptr ? 0 : first);
+      T* to = sum + first;
+      T factors[kChunk];
+      if (row_ids_ != nullptr) keep(row, first, size, factors);
+      if (row_ids_ != nullptr && bias_ != nullptr) {
+        transform(
+            to, size, [](V r, V a, V b, V f) { return r + (a + b) * f; }, residual, x, bias, factors);
+      } else if (row_ids_ != nullptr) {
+        transform(
+            to, size, [](V r, V a, V f) { return r + a * f; }, residual, x, factors);
+      } else if (bias_ != nullptr) {
+        transform(
+            to, size, [](V r, V a, V b) { return r + (a + b); }, residual, x, bias);
+      } else {
+        transform(
+            to, size, [](V r, V a) { return r + a; }, residual, x);
+      }
+    }
+  }
+
+ private:
+  void keep(std::int64_t row, std::int64_t first, std::int64_t size, T* factors) const {
+    const PhiloxCounter counter{static_cast<std::uint32_t>(row_ids_[2 * row]),
+                                static_cast<std::uint32_t>(row_ids_[2 * row + 1]), 0, 0};
+    keep_factors(rule_, counter, 2, static_cast<std::uint32_t>(column_offset_ + first), 1, size, factors);
+  }
+
+  const T *residual_, *x_, *bias_;
+  std::int64_t width_;
+  const std::int32_t* row_ids_ = nullptr;  ///< null where nothing is dropped
+  DropoutRule rule_;
+  std::int64_t column_offset_ = 0;
+};
+
 }  // namespace
 
 void run(const LayerNorm& op, const KernelArguments& arguments) {
@@ -105,6 +166,23 @@ void run(const LayerNorm& op, const KernelArguments& arguments) {
       for (std::int64_t row = begin; row < end; ++row) {
         layer_norm_row(x.as<T>() + row * width, gamma.as<T>(), beta.as<T>(), y.as<T>() + row * width,
                        stats.as<T>() + 2 * row, width, static_cast<T>(op.epsilon()));
+      }
+    });
+  });
+}
+
+void run(const ResidualNorm& op, const KernelArguments& arguments) {
+  const Tensor &gamma = arguments.inputs[2], &beta = arguments.inputs[3];
+  const Tensor &sum = arguments.outputs[0], &y = arguments.outputs[1], &stats = arguments.outputs[2];
+  const std::int64_t rows = sum.shape.rows(), width = sum.shape.columns();
+  dispatch_float(sum.dtype, [&]<class T>(T) {
+    const ResidualRows<T> joined(op, arguments);
+    parallel_ranges(rows, 4, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        T* const of_row = sum.as<T>() + row * width;
+        joined.add(row, of_row);
+        layer_norm_row(of_row, gamma.as<T>(), beta.as<T>(), y.as<T>() + row * width, stats.as<T>() + 2 * row, width,
+                       static_cast<T>(op.norm().epsilon()));
       }
     });
   });

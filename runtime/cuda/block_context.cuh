@@ -42,8 +42,11 @@ class CudaLauncher {
     if (grid.blocks == 0) return;
     constexpr std::int64_t kUnasked = 48 * 1024;  // shared memory that a kernel may have without asking
     if (grid.shared_bytes > kUnasked) {
-      check(cudaFuncSetAttribute(run_body<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(grid.shared_bytes)));
+      const cudaError_t code = cudaFuncSetAttribute(run_body<Body>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                    static_cast<int>(grid.shared_bytes));
+      if (code != cudaSuccess)
+        throw DeviceError("a kernel needs " + std::to_string(grid.shared_bytes) +
+                          " bytes of shared memory, more than this GPU's blocks have; use narrower layers or heads");
     }
     if (grid.blocks > 0x7FFFFFFF) throw DeviceError("a grid of " + std::to_string(grid.blocks) + " blocks");
     run_body<Body><<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads),

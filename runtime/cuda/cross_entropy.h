@@ -87,6 +87,40 @@ struct RowTargetElement {
   }
 };
 
+/// One pass: every thread sums relative to the largest that it has met (Milakov and Gimelshein, arXiv 1805.02867).
+template <class T>
+struct RowSoftmaxBody {
+  using W = Wide<T>;
+  RowTargetElement<T> of_target;
+  W *largest, *sums;
+
+  template <class Block>
+  ANNULUS_BODY void operator()(Block& block) const {
+    const LogitRows<T>& rows = of_target.rows;
+    const T* from = rows.row(block.index());
+    constexpr W kLowest = -std::numeric_limits<W>::infinity();
+    W most = kLowest, sum = 0;
+    walk<LogitRows<T>::kPack>(block, rows.valid, rows.packed, [&]<int N>(Width<N>, std::int64_t j) {
+      const auto logits = load_pack<N>(from + j);
+      W met = most;
+      ANNULUS_UNROLL
+      for (int k = 0; k < N; ++k) met = LargerValue()(logits[k], met);
+      sum = sum * rescaled(most, met) + sum_of(make_pack<N>([&](int k) { return exponential(logits[k] - met); }));
+      most = met;
+    });
+    const W of_row = reduce_block(block, most, kLowest, LargerValue());
+    sum = reduce_block(block, sum * rescaled(most, of_row), W(0), AddValues());
+    if (block.thread() != 0) return;
+    largest[block.index()] = of_row;
+    sums[block.index()] = sum;
+    of_target(block.index());
+  }
+
+ private:
+  /// What a sum relative to `from` is multiplied with to be one relative to `to`.
+  ANNULUS_BODY static W rescaled(W from, W to) { return from == to ? W(1) : exponential(from - to); }
+};
+
 /// The loss of the rows, and their weights.
 template <class W>
 struct NllTerms {
@@ -157,6 +191,18 @@ void launch(const RowTarget& op, const KernelArguments& arguments, const Launche
     for_each(launcher, logits.shape.rows(),
              RowTargetElement<T>{
                  {logits, op.shard()}, arguments.inputs[1].as<std::int32_t>(), arguments.outputs[0].as<Wide<T>>()});
+  });
+}
+
+template <class Launcher>
+void launch(const RowSoftmax& op, const KernelArguments& arguments, const Launcher& launcher) {
+  const Tensor& logits = arguments.inputs[0];
+  dispatch_stored(logits.dtype, [&]<class T>(T) {
+    const LogitRows<T> rows(logits, op.shard());
+    const RowTargetElement<T> of_target{rows, arguments.inputs[1].as<std::int32_t>(),
+                                        arguments.outputs[2].as<Wide<T>>()};
+    launcher(rows.grid(logits.shape),
+             RowSoftmaxBody<T>{of_target, arguments.outputs[0].as<Wide<T>>(), arguments.outputs[1].as<Wide<T>>()});
   });
 }
 

@@ -19,8 +19,6 @@ using GraphTensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 using Direction = AttentionDirection;
 using Mask = CudnnGraphKey::Mask;
 using Operand = CudnnOperand;
-constexpr std::int64_t kWorkspaceAlignment = 256;  // cuDNN's wish
-
 using Pointers = std::unordered_map<std::int64_t, void*>;
 
 void check(cudnnStatus_t status, const char* what) {
@@ -211,15 +209,15 @@ const CudnnPlan& CudnnAttention::accepted_plan(const AttentionTask& task) {
 std::int64_t CudnnAttention::workspace_bytes(const AttentionTask& task) {
   const CudnnPlan& todo = accepted_plan(task);
   if (!todo.graph) return 0;
-  return packed_bytes(*todo.graph) + graphs_->of(*todo.graph, limits_).workspace_bytes + kWorkspaceAlignment;
+  return packed_bytes(*todo.graph) + graphs_->of(*todo.graph, limits_).workspace_bytes + kCudnnWorkspaceAlignment;
 }
 
 void CudnnAttention::run(const AttentionTask& task, const KernelArguments& given, CUstream_st* stream) {
   const CudnnPlan& todo = accepted_plan(task);
   if (workspace_bytes(task) > given.workspace_bytes) throw InternalError("attention: the workspace is too small");
   KernelArguments arguments = given;
-  const auto beyond = reinterpret_cast<std::uintptr_t>(given.workspace) % kWorkspaceAlignment;
-  if (beyond > 0) arguments.workspace += kWorkspaceAlignment - beyond;
+  const auto beyond = reinterpret_cast<std::uintptr_t>(given.workspace) % kCudnnWorkspaceAlignment;
+  if (beyond > 0) arguments.workspace += kCudnnWorkspaceAlignment - beyond;
   const CudnnCall call(task, todo, arguments);
   const auto put = [&](const auto& rows) { enqueue(stream, rows); };
   call.prepare(put);

@@ -71,6 +71,8 @@ struct CudnnPlan {
   std::int64_t query_begin = 0, key_begin = 0;
 };
 
+inline constexpr std::int64_t kCudnnWorkspaceAlignment = 256;  ///< cuDNN's wish
+
 /// What plans depend on besides the task.
 struct CudnnLimits {
   int compute_capability = 0;                  ///< 10 major + minor, as in 90

@@ -62,12 +62,10 @@ void fill_with_zero(const Launcher& launcher, const Tensor& y) {
   for_each_pack(launcher, y.elements(), aligned<kPackOf<T>>(y.as<T>()), ZeroElement<T>{y.as<T>()});
 }
 
-template <class From, class To>
-struct CastElement {
-  const From* x;
-  To* y;
-  ANNULUS_BODY void operator()(std::int64_t i) const {
-    y[i] = static_cast<To>(static_cast<Wide<To>>(Wide<From>(x[i])));
+struct CastOf {
+  template <class V>
+  ANNULUS_BODY V operator()(V x) const {
+    return x;
   }
 };
 
@@ -121,9 +119,8 @@ template <class Launcher>
 void launch(const Cast&, const KernelArguments& arguments, const Launcher& launcher) {
   const Tensor &x = arguments.inputs[0], &y = arguments.outputs[0];
   dispatch_stored(x.dtype, [&]<class From>(From) {
-    dispatch_stored(y.dtype, [&]<class To>(To) {
-      for_each(launcher, y.elements(), CastElement<From, To>{x.as<From>(), y.as<To>()});
-    });
+    dispatch_stored(y.dtype,
+                    [&]<class To>(To) { map_elements(launcher, y.elements(), CastOf(), {x.as<From>()}, y.as<To>()); });
   });
 }
 

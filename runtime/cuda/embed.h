@@ -25,7 +25,7 @@ struct EmbedWord {
 /// the gradient itself up to some 100,000 rows, and nothing depends on the order in which threads run.
 struct SortRowsBody {
   const std::int32_t* ids;
-  std::int32_t* sorted;
+  std::int32_t *sorted, *sorted_ids;
   std::int64_t rows;
 
   template <class Block>
@@ -41,7 +41,9 @@ struct SortRowsBody {
       block.sync();
       for (std::int64_t j = 0; j < size; ++j) place += chunk[j] < id || (chunk[j] == id && first + j < row) ? 1 : 0;
     }
-    if (row < rows) sorted[place] = static_cast<std::int32_t>(row);
+    if (row >= rows) return;
+    sorted[place] = static_cast<std::int32_t>(row);
+    sorted_ids[place] = id;
   }
 };
 
@@ -51,7 +53,8 @@ template <class T>
 struct EmbedGradBody {
   using W = Wide<T>;
   static constexpr int kPack = kPackOf<T>;
-  const std::int32_t *ids, *sorted;
+  static constexpr int kAtOnce = 8;  ///< rows on their way at a time: frequent tokens make long runs
+  const std::int32_t *sorted, *sorted_ids;
   const T* dy;
   W* dtable;
   std::int64_t rows, table_rows, width, offset, column_blocks;
@@ -62,19 +65,32 @@ struct EmbedGradBody {
   ANNULUS_BODY void operator()(Block& block) const {
     const std::int64_t place = block.index() / column_blocks;
     const std::int64_t column = (block.index() % column_blocks * block.threads() + block.thread()) * kPack;
-    const std::int32_t token = ids[sorted[place]];
+    const std::int32_t token = sorted_ids[place];
     const std::int64_t id = token - offset, left = width - column;
-    const bool begins = place == 0 || ids[sorted[place - 1]] != token;
+    const bool begins = place == 0 || sorted_ids[place - 1] != token;
     if (!begins || id < 0 || id >= table_rows || left <= 0) return;
     W* const to = dtable + id * width + column;
     auto sum = load_some<kPack>(to, adds ? left : 0);
-    for (std::int64_t next = place; next < rows && ids[sorted[next]] == token; ++next) {
-      const T* from = dy + sorted[next] * width + column;
-      const auto values = packed ? load_pack<kPack>(from) : load_some<kPack>(from, left);
+    std::int64_t next = place;
+    for (; next + kAtOnce <= rows && sorted_ids[next + kAtOnce - 1] == token; next += kAtOnce) {
+      Pack<W, kPack> values[kAtOnce];
       ANNULUS_UNROLL
-      for (int k = 0; k < kPack; ++k) sum[k] += values[k];
+      for (int i = 0; i < kAtOnce; ++i) values[i] = row(sorted[next + i], column);
+      ANNULUS_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) add(values[i], sum);
     }
+    for (; next < rows && sorted_ids[next] == token; ++next) add(row(sorted[next], column), sum);
     packed ? store_pack(to, sum) : store_some(to, sum, left);
+  }
+
+ private:
+  ANNULUS_BODY Pack<W, kPack> row(std::int64_t index, std::int64_t column) const {
+    const T* from = dy + index * width + column;
+    return packed ? load_pack<kPack>(from) : load_some<kPack>(from, width - column);
+  }
+  ANNULUS_BODY static void add(const Pack<W, kPack>& values, Pack<W, kPack>& sum) {
+    ANNULUS_UNROLL
+    for (int k = 0; k < kPack; ++k) sum[k] += values[k];
   }
 };
 
@@ -94,7 +110,7 @@ void launch(const Embed& op, const KernelArguments& arguments, const Launcher& l
 }
 
 inline std::int64_t device_workspace_bytes(const EmbedGrad&, OpDefinition::Types inputs, OpDefinition::Types) {
-  return inputs[0].shape.elements() * size_of(DType::i32);
+  return 2 * inputs[0].shape.elements() * size_of(DType::i32);
 }
 
 template <class Launcher>
@@ -103,7 +119,7 @@ void launch(const EmbedGrad& op, const KernelArguments& arguments, const Launche
   const std::int64_t rows = ids.elements(), width = dtable.shape.columns();
   std::int32_t* sorted = reinterpret_cast<std::int32_t*>(arguments.workspace);
   launcher({divide_up(rows, kThreads), kThreads * static_cast<std::int64_t>(sizeof(std::int32_t))},
-           SortRowsBody{ids.as<std::int32_t>(), sorted, rows});
+           SortRowsBody{ids.as<std::int32_t>(), sorted, sorted + rows, rows});
   const bool adds = op.target() == EmbedGrad::Target::in_place;
   dispatch_stored(dy.dtype, [&]<class T>(T) {
     constexpr int kPack = kPackOf<T>;
@@ -112,8 +128,8 @@ void launch(const EmbedGrad& op, const KernelArguments& arguments, const Launche
     const bool packed = width % kPack == 0 && aligned<kPack>(dy.as<T>()) && aligned<kPack>(dtable.as<Wide<T>>());
     if (!adds) fill_with_zero<Wide<T>>(launcher, dtable);
     launcher({rows * column_blocks, 0, threads},
-             EmbedGradBody<T>{ids.as<std::int32_t>(), sorted, dy.as<T>(), dtable.as<Wide<T>>(), rows,
-                              dtable.shape.rows(), width, op.offset(), column_blocks, adds, packed});
+             EmbedGradBody<T>{sorted, sorted + rows, dy.as<T>(), dtable.as<Wide<T>>(), rows, dtable.shape.rows(), width,
+                              op.offset(), column_blocks, adds, packed});
   });
 }
 

@@ -13,8 +13,8 @@
 namespace annulus {
 
 /// The kernels of all compute kinds but the product: `launch(op, arguments, launcher)` puts the op's bodies on the
-/// launcher, in order; a launcher is called with (Grid, body). A kind without an overload does not compile in a
-/// device's `visit_compute`.
+/// launcher, in order; a launcher is called with (Grid, body), and tells by `blocks_at_once()` how many blocks of
+/// kThreads threads keep its device busy. A kind without an overload does not compile in a device's `visit_compute`.
 
 /// Scratch memory that `launch` of the op wants, in bytes. Most kinds want none.
 template <class Kind>

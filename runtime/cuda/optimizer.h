@@ -29,34 +29,44 @@ struct ClipElement {
   ANNULUS_BODY void operator()(std::int64_t) const { clip(*squares, sums, loss_scale, max_norm, out); }
 };
 
-/// What the step needs, in the weights' type: learning rate and clipping are known on the device alone, and the other
-/// elements shall not work in f64.
-template <class T>
-struct AdamWStepElement {
-  const double *clip, *hyper;
-  AdamW::Options options;
-  AdamWStep<T>* step;
-
-  ANNULUS_BODY void operator()(std::int64_t) const { *step = adamw_step<T>(options, clip, hyper); }
-};
-
-template <class T>
+/// `Copy` is how the working copy of the weights is stored, if there is one.
+template <class T, class Copy>
 struct AdamWElement {
   static constexpr int kPack = kPackOf<T>;
   T *weight, *first_moment, *second_moment;
   const T* gradient;
-  const AdamWStep<T>* step;
+  Copy* copy;  ///< may be null
+  AdamWStep<T> step;
 
   template <int N>
   ANNULUS_BODY void at(std::int64_t i) const {
-    const AdamWStep<T> factors = *step;
     const auto of_gradient = load_pack<N>(gradient + i);
     auto w = load_pack<N>(weight + i), m = load_pack<N>(first_moment + i), v = load_pack<N>(second_moment + i);
     ANNULUS_UNROLL
-    for (int k = 0; k < N; ++k) adamw_element(w[k], of_gradient[k], m[k], v[k], factors);
+    for (int k = 0; k < N; ++k) adamw_element(w[k], of_gradient[k], m[k], v[k], step);
     store_pack(weight + i, w);
     store_pack(first_moment + i, m);
     store_pack(second_moment + i, v);
+    if (copy == nullptr) return;
+    store_pack(copy + i, make_pack<N>([&](int k) { return static_cast<Wide<Copy>>(w[k]); }));
+  }
+};
+
+/// One thread a block finds what the step needs: learning rate and clipping are known on the device alone, and in f64.
+template <class T, class Copy>
+struct AdamWBody {
+  ForEachPack<AdamWElement<T, Copy>> elements;
+  AdamW::Options options;
+  const double *clip, *hyper;
+
+  template <class Block>
+  ANNULUS_BODY void operator()(Block& block) const {
+    AdamWStep<T>* const step = reinterpret_cast<AdamWStep<T>*>(block.shared());
+    if (block.thread() == 0) *step = adamw_step<T>(options, clip, hyper);
+    block.sync();
+    ForEachPack<AdamWElement<T, Copy>> mine = elements;
+    mine.element.step = *step;
+    mine(block);
   }
 };
 
@@ -81,22 +91,28 @@ void launch(const Clip& op, const KernelArguments& arguments, const Launcher& la
                        arguments.outputs[0].as<double>(), op.max_norm()});
 }
 
-inline std::int64_t device_workspace_bytes(const AdamW&, OpDefinition::Types, OpDefinition::Types) {
-  return sizeof(AdamWStep<double>);
-}
-
 template <class Launcher>
 void launch(const AdamW& op, const KernelArguments& arguments, const Launcher& launcher) {
-  const Tensor &weight = arguments.outputs[0], &gradient = arguments.inputs[1];
-  const double *clip = arguments.inputs[4].as<double>(), *hyper = arguments.inputs[5].as<double>();
+  const auto inputs = arguments.inputs, outputs = arguments.outputs;
+  const Tensor& weight = outputs[0];
+  const bool copies = op.working_copy() == AdamW::WorkingCopy::rounded;
   dispatch_float(weight.dtype, [&]<class T>(T) {
-    auto* step = reinterpret_cast<AdamWStep<T>*>(arguments.workspace);
-    for_each(launcher, 1, AdamWStepElement<T>{clip, hyper, op.options(), step});
-    const AdamWElement<T> element{weight.as<T>(), arguments.outputs[1].as<T>(), arguments.outputs[2].as<T>(),
-                                  gradient.as<T>(), step};
-    const bool packed =
-        aligned<element.kPack>(element.weight, element.gradient, element.first_moment, element.second_moment);
-    for_each_pack(launcher, weight.elements(), packed, element);
+    dispatch_stored(copies ? outputs[3].dtype : weight.dtype, [&]<class Copy>(Copy) {
+      if constexpr (kIsHalf<Copy> || std::is_same_v<Copy, T>) {
+        using Element = AdamWElement<T, Copy>;
+        const Element element{weight.as<T>(),
+                              outputs[1].as<T>(),
+                              outputs[2].as<T>(),
+                              inputs[1].as<T>(),
+                              copies ? outputs[3].as<Copy>() : nullptr,
+                              {}};
+        const bool packed = aligned<Element::kPack>(element.weight, element.gradient, element.first_moment,
+                                                    element.second_moment, element.copy);
+        const ForEachPack<Element> elements = packs_of(launcher, weight.elements(), packed, element);
+        launcher({elements.blocks, sizeof(AdamWStep<T>)},
+                 AdamWBody<T, Copy>{elements, op.options(), inputs[4].as<double>(), inputs[5].as<double>()});
+      }
+    });
   });
 }
 

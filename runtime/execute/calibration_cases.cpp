@@ -28,7 +28,7 @@ void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& 
     return ValueType{dtype, {x.shape[0], columns}};
   };
   const auto row_ids = [](const ValueType& x) { return ValueType{DType::i32, {x.shape[0], 2}}; };
-  const ValueType vector{dtype, {kColumns}}, one = matrix(1), two = matrix(2), three = matrix(3);
+  const ValueType vector{dtype, {kColumns}}, one = matrix(1), two = matrix(2), three = matrix(3), four = matrix(4);
   const ValueType sums{DType::f64, {4}}, part = matrix(7);
   cases.push_back(made<Add>({three, three}));
   cases.push_back(made<AddBias>({two, vector}));
@@ -37,6 +37,8 @@ void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& 
   cases.push_back(made<GeluGrad>({three, three}, Activation::gelu_tanh));
   cases.push_back(made<LayerNorm>({two, vector, vector}, 1e-5));
   cases.push_back(made<LayerNormGrad>({three, vector, per_row(three, 2), three}));
+  cases.push_back(
+      made<ResidualNorm>({four, four, vector, vector}, LayerNorm(1e-5), ResidualNorm::Bias::none, std::nullopt));
   cases.push_back(made<Dropout>({two, row_ids(two), {DType::i32, {1}}}, DropoutMask{0.1, 1, 2}, 0));
   cases.push_back(made<Accumulate>({three, three}));
   cases.push_back(with(working_set::kStates, made<Zero>({one})));
@@ -55,7 +57,7 @@ void add_vocabulary_passes(DType dtype, std::int64_t elements, std::vector<OpCas
   const ValueType row = rows(one, dtype), id = rows(one, DType::i32);
   for (OpCase loss :
        {made<RowMax>({one}, shard), made<RowSumExp>({one, row}, shard), made<RowTarget>({one, id}, shard),
-        made<Nll>({one, row, row, row, id, row}, shard),
+        made<RowSoftmax>({one, id}, shard), made<Nll>({one, row, row, row, id, row}, shard),
         made<NllGrad>({two, rows(two, dtype), rows(two, dtype), rows(two, DType::i32), rows(two, dtype)}, shard)})
     cases.push_back(with(working_set::kLogits, std::move(loss)));
 

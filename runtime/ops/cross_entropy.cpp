@@ -38,6 +38,15 @@ std::vector<ValueType> RowTarget::infer(const MeshAxes&, Types inputs) const { r
 void RowTarget::gradient(GradientContext&) const {}
 Work RowTarget::work(Types inputs, Types outputs) const { return streaming_work(inputs.subspan(1), outputs); }
 
+Placed RowSoftmax::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
+  return match(inputs, {{{R, R}, {R, R, R}}, {{S0, S0}, {S0, S0, S0}}});
+}
+std::vector<ValueType> RowSoftmax::infer(const MeshAxes&, Types inputs) const {
+  return std::vector(3, one_per_row(inputs, 2).front());
+}
+void RowSoftmax::gradient(GradientContext&) const { not_differentiable(*this); }
+Work RowSoftmax::work(Types inputs, Types outputs) const { return streaming_work(inputs, outputs); }
+
 Placed Nll::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
   if (inputs.size() == 7 && inputs[6] != inputs[5]) return std::nullopt;
   return match(inputs.first(6),

@@ -45,6 +45,14 @@ class RowTarget final : public OverVocabulary<OpKind::row_target> {
   ANNULUS_OP_RULES
 };
 
+/// What the three above find, in one pass over the logits of ranks that hold the whole vocabulary: inputs logits,
+/// targets; outputs max, sum of exponentials, target's logit. `fuse` (fusion.h) puts them together.
+class RowSoftmax final : public OverVocabulary<OpKind::row_softmax> {
+ public:
+  using OverVocabulary::OverVocabulary;
+  ANNULUS_OP_RULES
+};
+
 /// Inputs logits (for the gradient alone), sum_exp, max, target logit, targets, weights; output sums f64 [2] =
 /// (sum of weight * (ln sum_exp + max - target logit), sum of weights): not normalised. With separate gradient weights
 /// a further input stands for the weights in the gradient: they are scaled, so that gradients do not vanish in f16.

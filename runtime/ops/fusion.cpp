@@ -1,10 +1,8 @@
 #include "runtime/ops/fusion.h"
 
-#include <algorithm>
-#include <set>
-
+#include "runtime/ops/fusion_rows.h"
 #include "runtime/ops/op_table.h"
-#include "runtime/program/schedule.h"
+#include "runtime/ops/program_rewriter.h"
 
 namespace annulus {
 namespace {
@@ -52,21 +50,9 @@ OpPointer with_finish(const OpDefinition& producer, Finish finish, Activation ac
   });
 }
 
-class Fuser {
+class Fuser final : private ProgramRewriter {
  public:
-  explicit Fuser(Program& program)
-      : program_(program),
-        kept_(program.kept().begin(), program.kept().end()),
-        storage_(storage_of_values(program)),
-        ops_(program.take_ops()),
-        state_(ops_.size(), State::as_it_was),
-        producers_(program.values().size(), kNone),
-        readers_(program.values().size()) {
-    for (int i = 0; i < count(); ++i) {
-      for (ValueId id : op(i).inputs) readers_[at(id)].push_back(i);
-      for (ValueId id : op(i).outputs) producers_[at(id)] = i;
-    }
-  }
+  using ProgramRewriter::ProgramRewriter;
 
   void run() {
     for (int i = 0; i < count(); ++i) {
@@ -79,74 +65,10 @@ class Fuser {
     }
     for (int i = 0; i < count(); ++i)
       if (as<AllReduce>(*op(i).definition)) reduce_in_place(i);
-    for (int i = 0; i < count(); ++i) {
-      const State state = state_[static_cast<std::size_t>(i)];
-      if (state == State::as_it_was) program_.restore(std::move(op(i)));
-      if (state != State::changed) continue;
-      program_.continue_as(op(i));
-      program_.emit(op(i).definition, op(i).inputs, op(i).outputs);
-    }
+    put_back();
   }
 
  private:
-  enum class State : std::uint8_t { as_it_was, changed, removed };
-  static constexpr int kNone = -1;
-
-  static std::size_t at(ValueId id) { return static_cast<std::size_t>(id); }
-  int count() const { return static_cast<int>(ops_.size()); }
-  Op& op(int index) { return ops_[static_cast<std::size_t>(index)]; }
-
-  /// The op of the same segment that makes `value` for op `reader` alone, or kNone.
-  int sole_producer(ValueId value, int reader) {
-    const int producer = producers_[at(value)];
-    const bool sole = producer != kNone && readers_[at(value)].size() == 1 && !kept_.contains(value) &&
-                      op(producer).segment == op(reader).segment;
-    return sole ? producer : kNone;
-  }
-
-  /// `value` exists when op `index` begins, and waiting for it there delays nothing.
-  bool is_at_hand(ValueId value, int index) {
-    const int producer = producers_[at(value)];
-    return producer == kNone || (producer < index && !op(producer).definition->collective());
-  }
-
-  /// No op of [first, last) but `but` reads the memory of `value`.
-  bool unread(ValueId value, int first, int last, int but) {
-    for (int i = first; i < last; ++i) {
-      if (i == but || state_[static_cast<std::size_t>(i)] == State::removed) continue;
-      for (ValueId id : op(i).inputs)
-        if (storage_[at(id)] == storage_[at(value)]) return false;
-    }
-    return true;
-  }
-
-  bool may_be_overwritten(ValueId value) {
-    for (ValueId id : kept_)
-      if (storage_[at(id)] == storage_[at(value)]) return false;
-    return program_.value(storage_[at(value)]).role == Role::activation;
-  }
-
-  /// Op `index` becomes `definition` with the further input `operand`, and makes `output`.
-  void change(int index, OpPointer definition, ValueId operand, ValueId output) {
-    op(index).definition = std::move(definition);
-    op(index).inputs.push_back(operand);
-    readers_[at(operand)].push_back(index);
-    make(index, output);
-  }
-  void make(int index, ValueId output) {
-    op(index).outputs = {output};
-    producers_[at(output)] = index;
-    state_[static_cast<std::size_t>(index)] = State::changed;
-  }
-  void remove(int index) {
-    for (ValueId id : op(index).inputs) std::erase(readers_[at(id)], index);
-    state_[static_cast<std::size_t>(index)] = State::removed;
-  }
-  void share_storage(ValueId value, ValueId with) {
-    const int from = storage_[at(value)], to = storage_[at(with)];
-    std::replace(storage_.begin(), storage_.end(), from, to);
-  }
-
   void fuse_bias(int index) {
     const ValueId x = op(index).inputs[0], bias = op(index).inputs[1], y = op(index).outputs[0];
     const int producer = sole_producer(x, index);
@@ -160,7 +82,7 @@ class Fuser {
   /// y = gelu(x): into the product that makes x, which others may still read.
   void fuse_activation(int index, Activation activation) {
     const ValueId x = op(index).inputs[0], y = op(index).outputs[0];
-    const int producer = producers_[at(x)];
+    const int producer = this->producer(x);
     if (producer == kNone || op(producer).segment != op(index).segment || op(producer).phase != op(index).phase) return;
     const bool sole = sole_producer(x, index) != kNone;
     OpPointer fused = with_finish(*op(producer).definition, sole ? Finish::gelu : Finish::gelu_and_input, activation);
@@ -226,18 +148,13 @@ class Fuser {
     make(index, y);
     share_storage(y, x);
   }
-
-  Program& program_;
-  std::set<ValueId> kept_;
-  std::vector<int> storage_;
-  std::vector<Op> ops_;
-  std::vector<State> state_;
-  std::vector<int> producers_;
-  std::vector<std::vector<int>> readers_;
 };
 
 }  // namespace
 
-void fuse(Program& program) { Fuser(program).run(); }
+void fuse(Program& program) {
+  Fuser(program).run();
+  fuse_rows(program);
+}
 
 }  // namespace annulus

@@ -11,7 +11,8 @@ namespace annulus {
 /// - a product or the gradient of an embedding, and its sum with a value that is not read afterwards, as one op in that
 ///   value's memory: micro-batches add to their accumulator so, and the head and the embedding to a tied table's
 ///   gradient;
-/// - an all-reduce and its operand, in whose memory its result then lies: half the traffic where ranks share memory.
+/// - an all-reduce and its operand, in whose memory its result then lies: half the traffic where ranks share memory;
+/// - passes over the stream of residuals, and over the logits: fusion_rows.h.
 /// For a program that is complete but for its schedule. Sums are added in another order, so results differ by rounding.
 void fuse(Program& program);
 

@@ -16,12 +16,14 @@
   X(gelu_grad, GeluGrad)                    \
   X(layer_norm, LayerNorm)                  \
   X(layer_norm_grad, LayerNormGrad)         \
+  X(residual_norm, ResidualNorm)            \
   X(embed, Embed)                           \
   X(embed_grad, EmbedGrad)                  \
   X(dropout, Dropout)                       \
   X(row_max, RowMax)                        \
   X(row_sum_exp, RowSumExp)                 \
   X(row_target, RowTarget)                  \
+  X(row_softmax, RowSoftmax)                \
   X(nll, Nll)                               \
   X(nll_grad, NllGrad)                      \
   X(attention_step, AttentionStep)          \

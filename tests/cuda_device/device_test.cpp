@@ -77,14 +77,19 @@ class OnGpu : public ::testing::Test {
       const std::vector<decltype(zero)> raw(numbers.begin(), numbers.end());
       device.copy_to_device(tensor.data, raw.data(), tensor.bytes());
     };
-    tensor.dtype == DType::i32 ? put(std::int32_t{}) : dispatch_float(tensor.dtype, put);
+    tensor.dtype == DType::i32 ? put(std::int32_t{}) : dispatch_stored(tensor.dtype, put);
   }
   static Numbers read(Device& device, const Tensor& tensor) {
-    return dispatch_float(tensor.dtype, [&](auto zero) {
+    return dispatch_stored(tensor.dtype, [&](auto zero) {
       std::vector<decltype(zero)> raw(static_cast<std::size_t>(tensor.elements()));
       device.copy_from_device(raw.data(), tensor.data, tensor.bytes());
       return Numbers(raw.begin(), raw.end());
     });
+  }
+
+  static double tolerance(DType dtype) {
+    if (is_half(dtype)) return dtype == DType::bf16 ? 0x1p-6 : 0x1p-9;
+    return dtype == DType::f64 ? 1e-12 : 2e-5;
   }
 
   void compare(OpKind kind, DType dtype) {
@@ -96,7 +101,7 @@ class OnGpu : public ::testing::Test {
         const std::vector<Numbers> actual = outputs(*gpu_, memory_, drawn), expected = outputs(cpu, memory, drawn);
         for (std::size_t i = 0; i < expected.size(); ++i) {
           for (std::size_t j = 0; j < expected[i].size(); ++j) {
-            const double allowed = (dtype == DType::f64 ? 1e-12 : 2e-5) * (1 + std::abs(expected[i][j]));
+            const double allowed = tolerance(dtype) * (1 + std::abs(expected[i][j]));
             if (actual[i][j] == expected[i][j]) continue;  // infinities, too
             ASSERT_NEAR(actual[i][j], expected[i][j], allowed)
                 << fmt::format("{} {}: output {}, element {}", name_of(kind), drawn.label, i, j);
@@ -113,7 +118,7 @@ class OnGpu : public ::testing::Test {
 };
 
 TEST_F(OnGpu, EveryKindAgainstTheCpu) {
-  for (const DType dtype : {DType::f32, DType::f64}) {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
 #define ANNULUS_KIND(enumerator, type) compare(OpKind::enumerator, dtype);
     ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
 #undef ANNULUS_KIND

@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::int64_t kSize = 5;
 
-/// Random products, sums, biases, activations and gradients of embeddings on square matrices, some in place, some kept,
-/// in one or two segments; the last op adds to an input in place.
+/// Random products, sums, biases, activations, dropout, norms and gradients on square matrices, some in place, some
+/// kept, in one or two segments; the last op adds to an input in place.
 class RandomSums {
  public:
   explicit RandomSums(std::uint64_t seed) : seed_(seed) {}
@@ -24,13 +24,19 @@ class RandomSums {
   std::vector<OpInput> inputs() const {
     Draw draw(seed_, 1);
     OpTable table{draw};
-    return {table.numbers({kSize, kSize}), table.numbers({kSize, kSize}), table.numbers({kSize}),
-            table.ids({kSize}, kSize - 1), table.numbers({kSize, kSize})};
+    return {table.numbers({kSize, kSize}),
+            table.numbers({kSize, kSize}),
+            table.numbers({kSize}),
+            table.ids({kSize}, kSize - 1),
+            table.numbers({kSize, kSize}),
+            table.ids({kSize, 2}, 50),
+            table.step()};
   }
 
   std::vector<ValueId> record(Program& program, const std::vector<ValueId>& ids) {
     engine_.seed(seed_);
     matrices_ = {ids[0], ids[1]};
+    statistics_ = kNoValue;
     const int segments = below(2) + 1;
     for (int segment = 0; segment < segments; ++segment) {
       program.begin_segment("segment" + std::to_string(segment), 1);
@@ -61,7 +67,7 @@ class RandomSums {
   }
 
   ValueId matrix(Program& program, const std::vector<ValueId>& ids) {
-    switch (below(8)) {
+    switch (below(11)) {
       case 0:
         return one<AddBias>(program, {any(), ids[2]});
       case 1:
@@ -79,6 +85,16 @@ class RandomSums {
         return one<Gelu>(program, {any()}, static_cast<Activation>(below(2)));
       case 6:
         return one<GeluGrad>(program, {any(), any()}, static_cast<Activation>(below(2)));
+      case 7:
+        return one<Dropout>(program, {any(), ids[5], ids[6]}, DropoutMask{0.3, seed_, 1}, 0);
+      case 8: {
+        const auto normed = program.emit(std::make_shared<LayerNorm>(0.05), {any(), ids[2], ids[2]});
+        statistics_ = normed[1];
+        return normed[0];
+      }
+      case 9:
+        if (statistics_ == kNoValue) return any();
+        return program.emit(std::make_shared<LayerNormGrad>(), {any(), ids[2], statistics_, any()}).front();
       default:
         return one<Matmul>(program, {any(), any()}, static_cast<Matmul::Form>(below(3)));
     }
@@ -87,6 +103,7 @@ class RandomSums {
   std::uint64_t seed_;
   std::mt19937_64 engine_;
   std::set<ValueId> matrices_;
+  ValueId statistics_ = kNoValue;  ///< of any norm
 };
 
 TEST(Fusion, RandomProgramsGiveTheSame) {
@@ -247,6 +264,47 @@ TEST(FusionOfReductions, LieInTheMemoryOfOperandsThatNobodyElseReads) {
   for (const Op& op : program.ops())
     if (op.definition->collective()) aliases.push_back(op.definition->aliases().size());
   EXPECT_EQ(aliases, (std::vector<std::size_t>{1, 0, 1, 0}));
+}
+
+TEST_F(FusionShapes, WhatJoinsTheStreamIsNormedWithIt) {
+  const ValueId vector = leaf("vector", Role::parameter, {kSize}), step = leaf("step", Role::input, {1}, DType::i32);
+  const ValueId row_ids = leaf("row_ids", Role::input, {kSize, 2}, DType::i32);
+  ValueId stream = x_;
+  for (const bool drops : {true, false}) {
+    ValueId joins = one<AddBias>({one<Gelu>({stream}, Activation::gelu_erf), vector});
+    if (drops) joins = one<Dropout>({joins, row_ids, step}, DropoutMask{0.5, 1, 2}, 0);
+    stream = one<Add>({stream, joins});
+    const auto normed = program_.emit(std::make_shared<LayerNorm>(0.5), {stream, vector, vector});
+    program_.keep(normed[0]);
+    program_.keep(normed[1]);
+  }
+  program_.keep(stream);
+  EXPECT_EQ(fused(), (Ops{"gelu erf", "residual_norm epsilon 0.5, bias, dropout rate 0.5", "gelu erf",
+                          "residual_norm epsilon 0.5, bias"}));
+}
+
+TEST_F(FusionShapes, GradientsOfNormsJoinTheStreams) {
+  const ValueId gamma = leaf("gamma", Role::parameter, {kSize});
+  const ValueId statistics = leaf("statistics", Role::input, {kSize, 2}, DType::f64);
+  const ValueId stream = one<Gelu>({x_}, Activation::gelu_erf);
+  const auto grads = program_.emit(std::make_shared<LayerNormGrad>(), {x_, gamma, statistics, w_});
+  const ValueId sum = one<Add>({stream, grads[0]});
+  const auto more = program_.emit(std::make_shared<LayerNormGrad>(), {x_, gamma, statistics, w_});
+  program_.keep(one<Add>({sum, more[0]}));
+  const auto last = program_.emit(std::make_shared<LayerNormGrad>(), {x_, gamma, statistics, w_});
+  program_.keep(one<Add>({x_, last[0]}));
+  EXPECT_EQ(fused(),
+            (Ops{"gelu erf", "layer_norm_grad in place", "layer_norm_grad in place", "layer_norm_grad + addend"}));
+}
+
+TEST_F(FusionShapes, LogitsAreReadOnce) {
+  const ValueId targets = leaf("targets", Role::input, {kSize}, DType::i32);
+  const VocabularyShard shard{0, kSize - 1};
+  const ValueId logits = one<Gelu>({x_}, Activation::gelu_erf), largest = one<RowMax>({logits}, shard);
+  program_.keep(one<RowSumExp>({logits, largest}, shard));
+  program_.keep(one<RowTarget>({logits, targets}, shard));
+  program_.keep(one<RowSumExp>({w_, one<RowMax>({w_}, shard)}, shard));
+  EXPECT_EQ(fused(), (Ops{"gelu erf", "row_softmax", "row_max", "row_sum_exp"}));
 }
 
 }  // namespace
