@@ -10,8 +10,8 @@ namespace annulus {
 /// `root` is where /proc and /sys are looked for. Throws DeviceError where nothing says how much there is.
 std::int64_t available_memory_bytes(const std::string& root = "/");
 
-/// The most memory this process has had resident so far, in bytes. Of pages that it shares with other processes now, each
-/// one's equal share counts, so that peaks of processes add up to what they take together.
+/// The most memory this process has had resident so far, in bytes. Of pages that it shares with other processes now,
+/// each one's equal share counts, so that peaks of processes add up to what they take together.
 std::int64_t peak_resident_bytes();
 
 }  // namespace annulus
