@@ -106,7 +106,6 @@ void run(Process& process, const Options& options) {
   const Program program = record(options, mesh);
   ExecutorOptions executor_options;
   executor_options.shared_memory = process.shared_memory();
-  executor_options.progress = Progress::thread;
   Executor executor(program, device, groups.lookup(), executor_options);
   std::vector<Seconds> steps;
   for (std::int64_t step = -1; step < options.steps; ++step) {

@@ -205,7 +205,9 @@ StepReport Trainer::take_step(std::int64_t step) {
     double seconds;
     std::int64_t peak_bytes, stop;
   };
-  const Mine mine{ledger_->add(trace, last, overlap), now_seconds() - begin, peak_resident_bytes(), stop_signal_came()};
+  const double seconds = now_seconds() - begin;
+  if (step == 1 || overlap == Overlap::off) peak_bytes_ = peak_resident_bytes();  // 10 ms a GB where pages are small
+  const Mine mine{ledger_->add(trace, last, overlap), seconds, peak_bytes_, stop_signal_came()};
   std::vector<StepTotals> totals;
   for (const Mine& one : process_.gather(mine)) {
     totals.push_back(one.totals);

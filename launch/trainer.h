@@ -67,6 +67,7 @@ class Trainer {
   StepExpectation expectation_;
   double begun_seconds_ = 0, said_seconds_ = 0;
   std::int64_t exported_step_ = -1;
+  std::int64_t peak_bytes_ = 0;  // as of the last look
   bool stop_ = false;
 };
 
