@@ -267,6 +267,9 @@ void Trainer::finish(std::int64_t steps_done) {
   if (stop_) say("told to stop: the run ends here");
   say(fmt::format("{} steps in {:.1f} s; one step, rank 0, medians:", steps_done, seconds));
   say(ledger_table(ledger_->groups()));
+  if (const std::int64_t taken = device_->taken_by_libraries(); taken > 0)
+    say(fmt::format("NCCL and kernels' modules took {:.0f} MiB of the GPU beside the arena",
+                    static_cast<double>(taken) / (1 << 20)));
   say(fmt::format("run folder: {}", folder_->path()));
 }
 
