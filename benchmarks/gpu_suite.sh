@@ -20,7 +20,8 @@ pack() {
   apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "${roots[@]}" |
     grep '^[a-z]' | sed 's/:.*//' | sort -u | grep -E "$carry" >"$carried/packages"
   (cd "$carried/debs" && xargs apt-get download -q <"$carried/packages")
-  python3 -m pip download -q --no-deps --only-binary :all: --dest "$carried/wheels" nvidia-cudnn-frontend==1.32.0
+  python3 -m pip download -q --no-deps --only-binary :all: --dest "$carried/wheels" \
+    "$(sed -n 's/^set(ANNULUS_CUDNN_FRONTEND \(.*\))$/\1/p' cmake/cudnn.cmake)"
   du -sh "$carried"
 }
 
@@ -39,7 +40,7 @@ use_carried() {
   export OPAL_PREFIX=$root/usr OPAL_LIBDIR=$libraries/openmpi/lib OPAL_PKGLIBDIR=$libraries/openmpi/lib/openmpi3
   export OPAL_DATADIR=$root/usr/share OPAL_PKGDATADIR=$root/usr/share/openmpi OPAL_INCLUDEDIR=$libraries/openmpi/include
   export PMIX_INSTALL_PREFIX=$libraries/pmix2 OMPI_MCA_plm_rsh_agent=/bin/false
-  export CMAKE_PREFIX_PATH=$root/usr CPATH=$root/usr/include
+  export CMAKE_PREFIX_PATH=$root/usr
   mkdir -p "$carried/bin"
   local name
   for name in mpirun mpicxx; do ln -sf "$root/usr/bin/$name.openmpi" "$carried/bin/$name"; done
@@ -49,6 +50,6 @@ case ${1:-} in
   pack) pack; exit ;;
   -h | --help) sed -n 2,10p "$0"; exit ;;
 esac
-[ ! -d "$carried/debs" ] || command -v mpirun >/dev/null || use_carried
+[ ! -d "$carried/debs" ] || use_carried
 source launch/mpi_environment.sh
 exec python3 benchmarks/gpu_suite.py "$@"
