@@ -167,7 +167,7 @@ def losses(suite):
 def sanitizer(suite):
     tool = shutil.which("compute-sanitizer")
     if suite.cpu or tool is None:
-        return {"ok": True, "text": "not run: no compute-sanitizer" if not suite.cpu else "not run: on CPUs"}
+        return {"not_run": "on CPUs" if suite.cpu else "there is no compute-sanitizer"}
     code, text = suite.run([tool, "--error-exitcode", "9", suite.build / "tests" / "test_cuda_device"], may_fail=True)
     return {"ok": code == 0, "text": text[-2000:]}
 
@@ -278,7 +278,8 @@ def report(suite):
         if stage not in SPEED and stage not in ("build", "report"):
             good = result.get("ok", True)
             tests = f", {result['passed']} tests" if "passed" in result else ""
-            lines.append(f"| {stage} | {'passed' if good else '**FAILED**'}{tests} |")
+            how = f"not run: {result['not_run']}" if "not_run" in result else "passed" if good else "**FAILED**"
+            lines.append(f"| {stage} | {how}{tests} |")
     speeds = [done[stage] for stage in SPEED if stage in done]
     lines += ["", "MFU in %, of the datasheet's peak / of the product measured alone, with attention in full, causal, and 6 N.", "",
               "| step | ms | MFU full | MFU causal | MFU 6N | isolated kernels / step | PyTorch ms | PyTorch / this | beside |",
