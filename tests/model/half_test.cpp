@@ -87,7 +87,7 @@ std::vector<double> losses(const StepOptions& options, int steps) {
   std::vector<double> all;
   on_ranks({.mesh = {}, .options = options}, Tail::update, [&](StepRunner& runner, int) {
     for (int step = 1; step <= steps; ++step) {
-      runner.run(step, hyper_of(options, step, 5e-3), sequences_of(options));
+      runner.run(step, hyper_of(options, step, 1e-2), sequences_of(options));
       all.push_back(runner.summary().loss);
     }
   });
@@ -95,11 +95,11 @@ std::vector<double> losses(const StepOptions& options, int steps) {
 }
 
 TEST_P(Half, TrainingFollowsF32) {
-  constexpr int kSteps = 30;
+  constexpr int kSteps = 40;
   const std::uint64_t seed = fresh_seed();
   const std::vector<double> expected = losses(half_step(seed, DType::f32), kSteps);
   const std::vector<double> got = losses(half_step(seed, GetParam()), kSteps);
-  EXPECT_LT(expected.back(), 0.8 * expected.front()) << "nothing was learnt";
+  EXPECT_LT(expected.back(), 0.9 * expected.front()) << "nothing was learnt";
   for (std::size_t step = 0; step < expected.size(); ++step)
     EXPECT_NEAR(got[step], expected[step], 20 * rounding(GetParam()) * expected.front()) << "step " << step + 1;
 }
