@@ -140,8 +140,15 @@ ConfigSection training_section() {
   training.field(
       "initial_weights", &C::initial_weights, kAny,
       {"", "Weights to begin with (safetensors in Hugging Face's GPT-2 naming). Empty: drawn from the seed."});
-  training.choice<DType>("dtype", &C::dtype, {{"f32", DType::f32}, {"f64", DType::f64}},
-                         {"", "Of weights and of everything computed."});
+  training.choice<DType>("dtype", &C::dtype,
+                         {{"f32", DType::f32}, {"f64", DType::f64}, {"bf16", DType::bf16}, {"f16", DType::f16}},
+                         {"",
+                          "Of weights and activations. bf16 and f16 are stored: sums, statistics, gradients of weights "
+                          "and the optimizer's master weights are f32."});
+  training.field("loss_scale", &C::loss_scale, above(0),
+                 {"", "f16: what gradients are scaled by at first. Halved where they are not finite."});
+  training.field("loss_scale_interval", &C::loss_scale_interval, kCount,
+                 {"steps", "f16: the scale is doubled after so many steps with finite gradients."});
   return training.section();
 }
 

@@ -13,6 +13,7 @@
 #include "runtime/core/dtype.h"
 #include "runtime/cuda/device.h"
 #include "runtime/execute/executor.h"
+#include "runtime/training/loss_scale.h"
 #include "runtime/training/schedule.h"
 
 namespace annulus {
@@ -56,6 +57,8 @@ struct TrainingConfig {
   std::int64_t steps = 1000, seed = 1234, evaluate_every = 0, evaluate_batches = 10, export_every = 0;
   std::string initial_weights;
   DType dtype = DType::f32;
+  double loss_scale = kInitialLossScale;
+  std::int64_t loss_scale_interval = 1000;
 };
 
 struct OutputConfig {

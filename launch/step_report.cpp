@@ -84,19 +84,26 @@ std::vector<Metric> metrics_of(const StepReport& report, const StepExpectation& 
   // A step that was replayed as a graph tells nothing of its ops.
   if (mean.compute > 0) metrics.insert(metrics.end(), measured.begin(), measured.end());
   metrics.insert(metrics.end(), rest.begin(), rest.end());
+  if (report.loss_scale > 0) {
+    metrics.push_back({"loss_scale", report.loss_scale});
+    metrics.push_back({"skipped_steps", report.skipped_steps});
+  }
   return metrics;
 }
 
 std::string progress_line(const StepReport& report, const StepExpectation& expected, std::int64_t steps,
                           double remaining_seconds) {
   const double mfu = utilisation(expected.flops_causal, report.seconds, expected.ranks, expected.peak_flops_per_second);
+  const std::string scaling =
+      report.loss_scale > 0 ? fmt::format("loss scale {:g}, {} skipped  ", report.loss_scale, report.skipped_steps)
+                            : "";
   return fmt::format(
       "step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f} %  {:.0f} ms = {:.2f} x "
       "predicted  "
-      "ETA {}",
+      "{}ETA {}",
       report.step, std::to_string(steps).size(), steps, report.summary.loss, report.summary.gradient_norm,
       report.learning_rate, expected.tokens / report.seconds, 100 * mfu, kMilli * report.seconds,
-      ratio(report.seconds, expected.predicted_seconds), clock_text(remaining_seconds));
+      ratio(report.seconds, expected.predicted_seconds), scaling, clock_text(remaining_seconds));
 }
 
 std::string ledger_table(const std::vector<LedgerGroup>& groups) {

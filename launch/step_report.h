@@ -37,7 +37,9 @@ struct StepReport {
   std::int64_t step = 0;  ///< from 1
   StepSummary summary;
   double learning_rate = 0;
-  double seconds = 0;  ///< of the whole step, the slowest rank's
+  double loss_scale = 0;           ///< 0: there is no loss scaling
+  std::int64_t skipped_steps = 0;  ///< so far, this one included
+  double seconds = 0;              ///< of the whole step, the slowest rank's
   OverRanks totals;
   std::int64_t process_peak_bytes = 0;  ///< largest over ranks
 };

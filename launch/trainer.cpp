@@ -136,6 +136,8 @@ void Trainer::prepare(TrainStep step) {
   }
   if (executor_options.shared_memory && process_.local_size() > 1 && !runner_->executor().shares_arena())
     say("the ranks of a host share no memory for their arenas (it was refused): transfers between them are copied");
+  if (scales_loss(options_.dtype))
+    loss_scaler_.emplace(config_.training.loss_scale, config_.training.loss_scale_interval);
   runner_->initialize();
   if (initial_) load_huggingface(*initial_, config_.model, runner_->step().parameters, runner_->executor());
   initial_.reset();
@@ -193,12 +195,18 @@ StepReport Trainer::take_step(std::int64_t step) {
   report.step = step;
   report.learning_rate = learning_rate(schedule_of(config_), step - 1);
   const OptimizerConfig& o = config_.optimizer;
-  const StepHyper hyper{report.learning_rate, 1 - std::pow(o.beta1, step), 1 - std::pow(o.beta2, step)};
+  const std::int64_t updates = step - (loss_scaler_ ? loss_scaler_->skipped() : 0);
+  StepHyper hyper{report.learning_rate, 1 - std::pow(o.beta1, updates), 1 - std::pow(o.beta2, updates)};
+  if (loss_scaler_) hyper.loss_scale = report.loss_scale = loss_scaler_->scale();
   const Overlap overlap = step % kProbeEvery == kFirstProbe ? Overlap::off : Overlap::on;
   const StepTrace& trace = runner_->run(step, hyper, data_->training(step - 1), overlap);
   const Executor& executor = runner_->executor();
   const std::vector<double> last = last_arrivals(trace, executor.schedule(), host_groups().lookup(), clock_.seconds);
   report.summary = runner_->summary();
+  if (loss_scaler_) {
+    loss_scaler_->update(report.summary.gradient_norm);
+    report.skipped_steps = loss_scaler_->skipped();
+  }
 
   struct Mine {
     StepTotals totals;
@@ -232,7 +240,9 @@ void Trainer::log(const StepReport& report) {
       say(progress_line(report, expectation_, config_.training.steps, remaining));
     }
   }
-  if (!std::isfinite(report.summary.loss) || !std::isfinite(report.summary.gradient_norm)) {
+  constexpr double kSmallestScale = 0x1p-16;
+  const bool skipped = report.loss_scale > kSmallestScale;  // a norm that is not finite is a step that was left out
+  if (!std::isfinite(report.summary.loss) || !(skipped || std::isfinite(report.summary.gradient_norm))) {
     throw Error(fmt::format(
         "step {}: loss {} and gradient norm {} are not finite; lower optimizer.learning_rate, or raise warmup_steps",
         report.step, report.summary.loss, report.summary.gradient_norm));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "collectives/clock.h"
@@ -10,6 +11,7 @@
 #include "launch/rank_setup.h"
 #include "launch/run_folder.h"
 #include "launch/step_report.h"
+#include "runtime/training/loss_scale.h"
 #include "runtime/training/safetensors.h"
 
 namespace annulus {
@@ -62,6 +64,7 @@ class Trainer {
   std::unique_ptr<StepRunner> runner_;
   std::unique_ptr<Evaluator> evaluator_;  ///< where the run evaluates
   std::unique_ptr<Ledger> ledger_;
+  std::optional<LossScaler> loss_scaler_;  ///< of f16
   StepPrediction prediction_;
   std::string products_;  ///< algorithms that were chosen for them
   StepExpectation expectation_;

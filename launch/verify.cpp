@@ -36,8 +36,8 @@ Options parse(Arguments arguments) {
                    "In float64. Exit code 0 or 1.");
   line.configuration(options.file, options.overrides);
   line.option("--tolerance", options.tolerance,
-              "Largest error of loss and norm, relative, and of gradients, relative to the largest. 0: 1e-10 (f64) or "
-              "1e-4 (f32)");
+              "Largest error of loss and norm, relative, and of gradients, relative to the largest. 0: 1e-10 (f64), "
+              "1e-4 (f32), 0.1 (bf16) or 0.02 (f16)");
   line.flag("--as-configured", options.as_configured, "In the configuration's training.dtype instead");
   line.parse(arguments);
   return options;
@@ -104,6 +104,20 @@ void print_gradients(const Deviation& deviation, const std::vector<Parameter>& p
   for (std::size_t i : order) fmt::print("{:<40} {:.3g}\n", parameters[i].name, deviation.by_parameter[i]);
 }
 
+/// What rounding explains; halves round every activation.
+double tolerance_of(DType dtype) {
+  switch (dtype) {
+    case DType::f64:
+      return 1e-10;
+    case DType::bf16:
+      return 0.1;
+    case DType::f16:
+      return 0.02;
+    default:
+      return 1e-4;
+  }
+}
+
 }  // namespace
 
 int run_verify(Process& process, Arguments arguments) {
@@ -112,7 +126,7 @@ int run_verify(Process& process, Arguments arguments) {
   const RunConfig config = load_run_config(process, options.file, options.overrides);
   StepOptions step_options = step_options_of(config);
   if (!options.as_configured) step_options.dtype = DType::f64;
-  const double tolerance = options.tolerance > 0 ? options.tolerance : step_options.dtype == DType::f64 ? 1e-10 : 1e-4;
+  const double tolerance = options.tolerance > 0 ? options.tolerance : tolerance_of(step_options.dtype);
 
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
   process.set_place(coordinates(mesh));

@@ -23,6 +23,7 @@ constexpr const char* kParameters = "parameters";
 constexpr const char* kActivations = "stored activations [bytes]";
 constexpr const char* kWeightBytes = "weights [bytes]";
 constexpr const char* kMomentBytes = "optimizer moments [bytes]";
+constexpr const char* kMasterBytes = "master weights [bytes]";
 constexpr const char* kGradientBytes = "accumulated gradients [bytes]";
 
 std::string calls_of(CollectiveKind kind, const std::string& axes) {
@@ -76,6 +77,8 @@ Counts closed_form_counts(const Symbols& symbols, const MeshAxes& mesh, Tail tai
   counts[kBackwardPairs] = pairs.backward;
   counts[kWeightBytes] = counts[kParameters] * symbols.p;
   if (tail == Tail::update) counts[kMomentBytes] = optimizer_elements_on_rank(symbols) * symbols.p_optimizer;
+  if (tail == Tail::update && symbols.p_master > 0)
+    counts[kMasterBytes] = optimizer_elements_on_rank(symbols) * symbols.p_master;
   if (symbols.m > 1) counts[kGradientBytes] = counts[kParameters] * symbols.p_gradient;
   counts[kActivations] = total_bytes(activation_items(symbols));
   std::set<std::string> unclaimed;
@@ -99,6 +102,7 @@ Counts program_counts(const TrainStep& step) {
     if (accumulator != kNoValue) counts[kGradientBytes] += program.type(accumulator).bytes();
   }
   for (const ValueId moment : step.moments) counts[kMomentBytes] += program.type(moment).bytes();
+  for (const ValueId master : step.masters) counts[kMasterBytes] += program.type(master).bytes();
   double products = 0;
   for (const Op& op : program.ops()) {
     const int repeat = program.segments()[static_cast<std::size_t>(op.segment)].repeat;

@@ -12,9 +12,15 @@ BatchInputs declare_inputs(Program& program, DType dtype, std::int64_t sequences
   const auto input = [&](const char* name, DType type, const Shape& shape, const Placements& places) {
     return program.leaf(std::string("inputs.") + name, Role::input, type, shape, places);
   };
-  return {input("ids", DType::i32, {count}, rows),        input("targets", DType::i32, {count}, rows),
-          input("weights", dtype, {count}, rows),         input("positions", DType::i32, {count}, rows),
-          input("row_ids", DType::i32, {count, 2}, rows), input("step", DType::i32, {1}, {})};
+  BatchInputs inputs;
+  inputs.ids = input("ids", DType::i32, {count}, rows);
+  inputs.targets = input("targets", DType::i32, {count}, rows);
+  inputs.weights = input("weights", wide(dtype), {count}, rows);
+  if (scales_loss(dtype)) inputs.gradient_weights = input("gradient_weights", wide(dtype), {count}, rows);
+  inputs.positions = input("positions", DType::i32, {count}, rows);
+  inputs.row_ids = input("row_ids", DType::i32, {count, 2}, rows);
+  inputs.step = input("step", DType::i32, {1}, {});
+  return inputs;
 }
 
 ValueId decoder_loss(ModelContext& context, const BatchInputs& inputs) {
@@ -49,7 +55,8 @@ ValueId decoder_loss(ModelContext& context, const BatchInputs& inputs) {
   }
   const Scope scope(recorder.program(), "head");
   const ValueId logits = recorder.matmul_transposed(tp.enter(norm(context, "norm", x)), table);
-  return vocabulary_parallel_loss(recorder, logits, inputs.targets, inputs.weights, config.vocabulary);
+  return vocabulary_parallel_loss(recorder, logits, inputs.targets, inputs.weights, config.vocabulary,
+                                  inputs.gradient_weights);
 }
 
 }  // namespace annulus

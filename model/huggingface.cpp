@@ -10,6 +10,7 @@
 
 #include "model/huggingface_config.h"
 #include "model/huggingface_tensors.h"
+#include "model/weights.h"
 
 namespace annulus {
 namespace {
@@ -42,11 +43,11 @@ BlockOrigin origin_of(const HuggingFaceTensor::Piece& piece) {
 
 void load_piece(const SafetensorsReader& file, const std::string& name, const HuggingFaceTensor::Piece& piece,
                 const Parameter& parameter, Executor& executor) {
-  const ValueType& type = executor.program().type(parameter.value);
+  const ValueType type = master_type(executor.program(), parameter);
   Bytes whole = bytes_of(piece.shape.elements() * size_of(type.dtype)), local = bytes_of(type.bytes());
   file.read(name, {whole.data(), type.dtype, piece.shape}, origin_of(piece));
   take_shard(executor.program().mesh(), parameter, type, whole.data(), local.data());
-  executor.write(parameter.value, local.data());
+  write_weights(executor, parameter, local.data(), 0, type.shape.elements());
 }
 
 /// The mesh as another rank of the same world sees it: axes are counted outer to inner.
@@ -58,9 +59,9 @@ MeshAxes seen_by(MeshAxes mesh, int rank) {
   return mesh;
 }
 
-/// Of the ranks that hold the same shard, the one whose coordinates are 0 on the axes that do not shard it.
-bool contributes(const MeshAxes& mesh, const ValueType& type) {
-  AxisSet sharding;
+/// Of the ranks that hold the same elements, the one whose coordinates are 0 on the axes that do not tell them apart.
+bool contributes(const MeshAxes& mesh, const ValueType& type, const Parameter& parameter) {
+  AxisSet sharding = parameter.master.axes;
   for (int dim = 0; dim < type.shape.rank(); ++dim) sharding = sharding | sharded_axes(mesh, type, dim);
   return mesh.index(mesh.all() - sharding) == 0;
 }
@@ -68,20 +69,21 @@ bool contributes(const MeshAxes& mesh, const ValueType& type) {
 /// Gathers the whole, unpadded value of a parameter on rank 0. Collective; the others get nothing.
 Bytes gather(const Parameter& parameter, const Executor& executor, Communicator& world) {
   const MeshAxes& mesh = executor.program().mesh();
-  const ValueType& type = executor.program().type(parameter.value);
-  const std::int64_t count = type.shape.elements();
-  Bytes local = bytes_of(type.bytes()), whole;
-  executor.read(parameter.value, local.data());
+  const ValueType type = master_type(executor.program(), parameter);
+  Bytes local = read_weights(executor, parameter), whole;
   if (world.rank() != 0) {
-    if (contributes(mesh, type)) wait(world.send(local.data(), count, type.dtype, 0));
+    const std::int64_t count = master_range(executor.program(), mesh, parameter).count;
+    if (contributes(mesh, type, parameter)) wait(world.send(local.data(), count, type.dtype, 0));
     return whole;
   }
   whole = bytes_of(parameter.shape.elements() * size_of(type.dtype));
   for (int rank = 0; rank < world.size(); ++rank) {
     const MeshAxes theirs = seen_by(mesh, rank);
-    if (!contributes(theirs, type)) continue;
-    if (rank != 0) wait(world.recv(local.data(), count, type.dtype, rank));
-    put_shard(theirs, parameter, type, local.data(), whole.data());
+    if (!contributes(theirs, type, parameter)) continue;
+    const OwnedRange range = master_range(executor.program(), theirs, parameter);
+    local.resize(std::max(local.size(), static_cast<std::size_t>(range.count * size_of(type.dtype))));
+    if (rank != 0) wait(world.recv(local.data(), range.count, type.dtype, rank));
+    put_shard(theirs, parameter, type, local.data(), range.first, range.count, whole.data());
   }
   return whole;
 }
@@ -177,7 +179,7 @@ void export_huggingface(const std::string& folder, const ModelConfig& model, con
       const Parameter& parameter = by_name[piece.parameter];
       const Bytes whole = gather(parameter, executor, world);
       if (world.rank() == 0)
-        place(whole, executor.program().type(parameter.value).dtype, piece, tensor.shape[tensor.shape.rank() - 1],
+        place(whole, master_type(executor.program(), parameter).dtype, piece, tensor.shape[tensor.shape.rank() - 1],
               elements);
     }
     state.on_first([&] {

@@ -91,11 +91,16 @@ void take_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueTyp
 }
 
 void put_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* local,
-               std::byte* whole) {
-  const std::int64_t size = size_of(type.dtype);
-  for_each_run(mesh, parameter, type, 0, runs_of(type), [&](std::int64_t from, std::int64_t to, std::int64_t count) {
-    std::memcpy(whole + to * size, local + from * size, static_cast<std::size_t>(count * size));
-  });
+               std::int64_t first, std::int64_t count, std::byte* whole) {
+  if (count == 0) return;
+  const std::int64_t size = size_of(type.dtype), length = run_length(type), last = first + count;
+  for_each_run(mesh, parameter, type, first / length, (last + length - 1) / length,
+               [&](std::int64_t from, std::int64_t to, std::int64_t run) {
+                 const std::int64_t begin = std::max(from, first), end = std::min(from + run, last);
+                 if (end <= begin) return;
+                 std::memcpy(whole + (to + begin - from) * size, local + (begin - first) * size,
+                             static_cast<std::size_t>((end - begin) * size));
+               });
 }
 
 }  // namespace annulus

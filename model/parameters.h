@@ -17,6 +17,13 @@ struct Initializer {
 
 enum class WeightDecay : std::uint8_t { off, on };
 
+/// Where the f32 master of a weight that is a half lies.
+struct Master {
+  ValueId value = kNoValue;  ///< none: the weight is its own master
+  AxisSet axes;              ///< over whose ranks it is divided, as a part of a bucket; empty: this rank has all of it
+  std::int64_t begin = 0;    ///< of the weight in that bucket, in elements
+};
+
 /// A trained weight. Initial values, files and norms use `shape`, the whole and unpadded one; the program's value may
 /// have more rows (`padded_rows`), which stay zero.
 struct Parameter {
@@ -26,6 +33,7 @@ struct Parameter {
   std::int64_t padded_rows = 0;
   Initializer initializer;
   WeightDecay decay = WeightDecay::off;
+  Master master = {};
 };
 
 /// The parameters of a model, in the order in which its code first asked for them.
@@ -59,10 +67,11 @@ void initial_values(const MeshAxes& mesh, const Parameter& parameter, const Valu
                     const InitialPiece& give);
 
 /// Copies this rank's shard of `whole` (the unpadded, whole value, elements of `element_bytes`) into `local`; rows of
-/// padding become zero. And the other way round: the shard's elements to their places in `whole`.
+/// padding become zero. And the other way round: `count` elements of the shard, from its element `first` on, to their
+/// places in `whole`.
 void take_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* whole,
                 std::byte* local);
 void put_shard(const MeshAxes& mesh, const Parameter& parameter, const ValueType& type, const std::byte* local,
-               std::byte* whole);
+               std::int64_t first, std::int64_t count, std::byte* whole);
 
 }  // namespace annulus

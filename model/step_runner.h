@@ -4,6 +4,7 @@
 
 #include "model/batch.h"
 #include "runtime/execute/executor.h"
+#include "runtime/training/loss_scale.h"
 
 namespace annulus {
 
@@ -14,10 +15,11 @@ struct StepSummary {
   double loss_weights = 0;  ///< sum over the global batch
 };
 
-/// The values of AdamW that change from step to step.
+/// What changes from step to step: the values of AdamW, and the loss scale.
 struct StepHyper {
   double learning_rate = 0;
   double bias_correction1 = 1, bias_correction2 = 1;  ///< 1 - beta^t
+  double loss_scale = kInitialLossScale;              ///< where there is loss scaling
 };
 
 /// One rank's training step: the recorded program, its executor, its weights.
@@ -37,7 +39,8 @@ class StepRunner {
 
   /// Fills weights from the seed, accumulators and moments with zeros.
   void initialize();
-  /// This rank's shard of a parameter, taken from or put into the whole unpadded value (elements of the step's dtype).
+  /// This rank's shard of a parameter, taken from the whole unpadded value; and what this rank holds of the parameter's
+  /// master, put into it. Elements are of the masters' type: f32 for halves, else the step's.
   void load(const Parameter& parameter, const std::byte* whole);
   void store(const Parameter& parameter, std::byte* whole) const;
 
@@ -56,11 +59,12 @@ class StepRunner {
     ValueId gradient = kNoValue;  ///< that has the range
   };
   Owned find_owned(const Parameter& parameter) const;
-  void bind(int micro_batch, std::int64_t step_number, const SequenceReader& read);
+  void bind(int micro_batch, std::int64_t step_number, const SequenceReader& read, double loss_scale);
 
   StepOptions options_;
   TrainStep step_;
   Executor executor_;
+  double loss_scale_ = 1;  ///< of the last step's gradients
 };
 
 /// Writes a vector of f64 to a float value of the executor, in its dtype; and reads one.
@@ -71,6 +75,7 @@ std::vector<double> read_floats(const Executor& executor, ValueId id);
 void write_initial_values(Executor& executor, const std::vector<Parameter>& parameters, std::uint64_t seed);
 
 /// Binds a micro-batch's inputs.
-void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch& batch, std::int64_t step_number);
+void bind_batch(Executor& executor, const BatchInputs& inputs, const LocalBatch& batch, std::int64_t step_number,
+                double loss_scale = 1);
 
 }  // namespace annulus

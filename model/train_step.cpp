@@ -47,6 +47,9 @@ class StepRecorder {
     finish();
     step.program = std::move(program_);
     step.parameters = parameters_.all();
+    for (Parameter& parameter : step.parameters)
+      if (const auto master = masters_.find(parameter.value); master != masters_.end())
+        parameter.master = master->second;
     step.inputs = inputs_;
     return step;
   }
@@ -134,7 +137,14 @@ class StepRecorder {
     for (const OptimizerBucket& bucket : step.buckets) gradients.push_back(bucket.gradient);
     const ValueId squares = global_sum_squares(program_, gradients);
     const ValueId total = recorder_.all_reduce(sums, mesh_axis::kData);
-    step.summary = program_.emit_one(std::make_shared<Clip>(options_.clip_norm), {squares, total});
+    std::vector<ValueId> clipped{squares, total};
+    auto scaling = Clip::LossScaling::off;
+    if (scales_loss(options_.dtype)) {
+      scaling = Clip::LossScaling::on;
+      step.loss_scale = program_.leaf("inputs.loss_scale", Role::input, DType::f64, {1});
+      clipped.push_back(step.loss_scale);
+    }
+    step.summary = program_.emit_one(std::make_shared<Clip>(options_.clip_norm, scaling), clipped);
     program_.keep(step.summary);
     if (tail == Tail::gradients) {
       for (ValueId gradient : gradients) program_.keep(gradient);
@@ -145,6 +155,10 @@ class StepRecorder {
     for (OptimizerBucket& bucket : step.buckets) {
       update_bucket(program_, bucket, options_.optimizer, step.summary, step.hyper);
       step.moments.insert(step.moments.end(), {bucket.first_moment, bucket.second_moment});
+      if (bucket.master == kNoValue) continue;
+      step.masters.push_back(bucket.master);
+      for (ValueId parameter : bucket.parameters)
+        masters_[parameter] = {bucket.master, bucket.axes, place_in_bucket(program_, bucket, parameter)};
     }
     if (step.buckets.empty()) update_parameters(step);
   }
@@ -153,12 +167,23 @@ class StepRecorder {
     for (const Parameter& parameter : parameters_.all()) {
       AdamW::Options options = options_.optimizer;
       if (parameter.decay == WeightDecay::off) options.weight_decay = 0;
-      const ValueType type = program_.type(parameter.value);
+      ValueType type = program_.type(parameter.value);
+      const bool has_master = is_half(type.dtype);
+      type.dtype = wide(type.dtype);
       const ValueId first = state("first_moment." + parameter.name, type);
       const ValueId second = state("second_moment." + parameter.name, type);
       step.moments.insert(step.moments.end(), {first, second});
-      program_.emit(std::make_shared<AdamW>(options),
-                    {parameter.value, step.gradients.at(parameter.value), first, second, step.summary, step.hyper});
+      std::vector<ValueId> inputs{parameter.value, step.gradients.at(parameter.value), first, second, step.summary,
+                                  step.hyper};
+      auto copy = AdamW::WorkingCopy::none;
+      if (has_master) {
+        copy = AdamW::WorkingCopy::rounded;
+        inputs[0] = state("master." + parameter.name, type);
+        inputs.push_back(parameter.value);
+        step.masters.push_back(inputs[0]);
+        masters_[parameter.value] = {inputs[0], {}, 0};
+      }
+      program_.emit(std::make_shared<AdamW>(options, copy), inputs);
     }
   }
 
@@ -174,6 +199,7 @@ class StepRecorder {
   ParameterTable parameters_;
   const StepOptions& options_;
   BatchInputs inputs_;
+  std::map<ValueId, Master> masters_;  // by parameter
 };
 
 }  // namespace

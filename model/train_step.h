@@ -11,8 +11,8 @@ namespace annulus {
 
 /// Everything that fixes the programs of a run but the weights and the data.
 struct StepOptions {
-  ModelConfig model;  ///< resolved: no zeros left
-  DType dtype = DType::f32;
+  ModelConfig model;         ///< resolved: no zeros left
+  DType dtype = DType::f32;  ///< of activations and working weights
   SequenceParallel sequence_parallel = SequenceParallel::off;
   RingLayout layout = RingLayout::zigzag;
   std::int64_t sequence_length = 0;
@@ -44,9 +44,11 @@ struct TrainStep {
       gradients;  ///< reduced and unnormalised, by parameter; none where the optimizer is sharded
   std::vector<OptimizerBucket> buckets;  ///< with their parts of the gradients, where it is
   std::vector<ValueId> moments;          ///< of each parameter, or bucket: the first, the second
+  std::vector<ValueId> masters;          ///< of each parameter, or bucket, where weights are halves
   BatchInputs inputs;
-  ValueId hyper = kNoValue;    ///< f64 [4], input: see AdamW
-  ValueId summary = kNoValue;  ///< f64 [4]: see Clip
+  ValueId hyper = kNoValue;       ///< f64 [4], input: see AdamW
+  ValueId loss_scale = kNoValue;  ///< f64 [1], input, where there is loss scaling: see Clip
+  ValueId summary = kNoValue;     ///< f64 [4]: see Clip
 };
 
 /// Throws ConfigError, ShapeError or PlacementError where model, mesh and sizes do not fit. `filter` changes what the

@@ -78,26 +78,36 @@ void update_bucket(Program& program, OptimizerBucket& bucket, AdamW::Options opt
   std::vector<ValueId> values = contents(bucket);
   const ValueId part = program.emit_one(
       std::make_shared<BucketPart>(bucket.axes, values.size(), mesh.index(bucket.axes), type.shape[0]), values);
-  const ValueId updated = program
-                              .emit(std::make_shared<AdamW>(options),
-                                    {part, bucket.gradient, bucket.first_moment, bucket.second_moment, summary, hyper})
-                              .front();
-  values.push_back(updated);
+  const bool has_master = is_half(program.type(part).dtype);
+  if (has_master) bucket.master = state_like(program, "master." + name, type);
+  std::vector<ValueId> inputs{
+      has_master ? bucket.master : part, bucket.gradient, bucket.first_moment, bucket.second_moment, summary, hyper};
+  if (has_master) inputs.push_back(part);
+  const auto copy = has_master ? AdamW::WorkingCopy::rounded : AdamW::WorkingCopy::none;
+  const auto updated = program.emit(std::make_shared<AdamW>(options, copy), inputs);
+  values.push_back(has_master ? updated.back() : updated.front());
   program.emit(std::make_shared<GatherBucket>(bucket.axes, values.size() - 1), values);
 }
 
-OwnedRange owned_range(const Program& program, const OptimizerBucket& bucket, ValueId parameter) {
-  const std::int64_t size = program.type(bucket.gradient).shape[0];
-  const std::int64_t part = size * program.mesh().index(bucket.axes);
-  std::int64_t begin = 0;  // of the parameter in the bucket
+std::int64_t place_in_bucket(const Program& program, const OptimizerBucket& bucket, ValueId parameter) {
+  std::int64_t begin = 0;
   for (ValueId before : bucket.parameters) {
     if (before == parameter) break;
     begin += program.type(before).shape.elements();
   }
-  const std::int64_t end = begin + program.type(parameter).shape.elements();
-  const std::int64_t from = std::max(begin, part), to = std::min(end, part + size);
+  return begin;
+}
+
+OwnedRange owned_range(std::int64_t begin, std::int64_t count, std::int64_t part, int index) {
+  const std::int64_t first = part * index;
+  const std::int64_t from = std::max(begin, first), to = std::min(begin + count, first + part);
   if (to <= from) return {};
-  return {from - begin, to - from, from - part};
+  return {from - begin, to - from, from - first};
+}
+
+OwnedRange owned_range(const Program& program, const OptimizerBucket& bucket, ValueId parameter) {
+  return owned_range(place_in_bucket(program, bucket, parameter), program.type(parameter).shape.elements(),
+                     program.type(bucket.gradient).shape[0], program.mesh().index(bucket.axes));
 }
 
 }  // namespace annulus

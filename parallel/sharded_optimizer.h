@@ -26,6 +26,7 @@ struct OptimizerBucket {
   ValueId padding = kNoValue;   ///< zeros behind the parameters, where their elements do not divide
   ValueId gradient = kNoValue;  ///< this rank's part: [elements, 1]
   ValueId first_moment = kNoValue, second_moment = kNoValue;
+  ValueId master = kNoValue;  ///< of weights that are halves: this rank's part, f32
 };
 
 /// Sums and scatters every gradient over the axes over which it is partial, in buckets of about `bucket_bytes`, each
@@ -44,5 +45,9 @@ struct OwnedRange {
   std::int64_t first = 0, count = 0, in_part = 0;
 };
 OwnedRange owned_range(const Program& program, const OptimizerBucket& bucket, ValueId parameter);
+/// Where a parameter's elements begin in the bucket.
+std::int64_t place_in_bucket(const Program& program, const OptimizerBucket& bucket, ValueId parameter);
+/// Of `count` elements that begin at `begin` in a bucket, those in part `index` of `part` elements.
+OwnedRange owned_range(std::int64_t begin, std::int64_t count, std::int64_t part, int index);
 
 }  // namespace annulus

@@ -6,7 +6,6 @@ namespace annulus {
 
 Symbols symbols_of(const MeshAxes& mesh, const StepOptions& options) {
   const ModelConfig& model = options.model;
-  const std::int64_t bytes = size_of(options.dtype);
   Symbols s;
   s.A = model.heads;
   s.G = model.kv_heads;
@@ -26,8 +25,11 @@ Symbols symbols_of(const MeshAxes& mesh, const StepOptions& options) {
   s.zero1 = options.optimizer_sharding == OptimizerSharding::zero1;
   s.layout = options.layout;
   s.sequence_parallel = options.sequence_parallel == SequenceParallel::on;
-  s.p = s.p_gradient = s.p_travelling = s.p_statistic = bytes;
-  s.p_optimizer = 2 * bytes;
+  const std::int64_t wide_bytes = size_of(wide(options.dtype));
+  s.p = size_of(options.dtype);
+  s.p_gradient = s.p_travelling = s.p_statistic = wide_bytes;
+  s.p_optimizer = 2 * wide_bytes;
+  s.p_master = is_half(options.dtype) ? wide_bytes : 0;
   return s;
 }
 

@@ -52,8 +52,11 @@ class Recorder {
     return one<RowTarget>({logits, targets}, shard(logits, vocabulary));
   }
   ValueId nll(ValueId logits, ValueId sum_exp, ValueId max, ValueId target, ValueId targets, ValueId weights,
-              std::int64_t vocabulary) {
-    return one<Nll>({logits, sum_exp, max, target, targets, weights}, shard(logits, vocabulary));
+              std::int64_t vocabulary, ValueId gradient_weights = kNoValue) {
+    std::vector<ValueId> inputs{logits, sum_exp, max, target, targets, weights};
+    if (gradient_weights == kNoValue) return one<Nll>(std::move(inputs), shard(logits, vocabulary));
+    inputs.push_back(gradient_weights);
+    return one<Nll>(std::move(inputs), shard(logits, vocabulary), Nll::GradientWeights::separate);
   }
 
   ValueId all_reduce(ValueId x, AxisSet axes, Reduction reduction = Reduction::sum) {

@@ -54,7 +54,8 @@ Composition random_composition(std::mt19937& random) {
                    .vocabulary_padding = pick({1, 4}),
                    .block_size = pick({144, 150}),
                    .dropout = {dropout, dropout, dropout}};
-  options.dtype = random() % 2 == 0 ? DType::f32 : DType::f64;
+  constexpr DType kDTypes[] = {DType::f32, DType::f64, DType::bf16, DType::f16};
+  options.dtype = kDTypes[random() % std::size(kDTypes)];
   options.sequence_parallel = random() % 2 == 0 ? SequenceParallel::off : SequenceParallel::on;
   options.layout = static_cast<RingLayout>(random() % 3);
   options.sequence_length = 144;

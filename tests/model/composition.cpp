@@ -150,12 +150,13 @@ std::string describe(const Composition& composition) {
   const ModelConfig& model = options.model;
   return fmt::format(
       "dp{} cp{} tp{} {} sp={} micro={}x{} S={} L={} D={} A={} G={} H={} F={} V={} K={} dropout={}/{}/{} bucket={} "
-      "zero1={} progress={} overlap={} disturb={} seed={}",
+      "{} zero1={} progress={} overlap={} disturb={} seed={}",
       composition.mesh.dp, composition.mesh.cp, composition.mesh.tp, name_of(options.layout),
       options.sequence_parallel == SequenceParallel::on ? "on" : "off", options.micro_batches, options.micro_sequences,
       options.sequence_length, model.layers, model.hidden, model.heads, model.kv_heads, model.head_dim, model.ffn,
       model.vocabulary, model.block_size, model.dropout.embedding, model.dropout.attention, model.dropout.residual,
-      options.bucket_bytes, options.optimizer_sharding == OptimizerSharding::zero1 ? "on" : "off",
+      options.bucket_bytes, name_of(options.dtype),
+      options.optimizer_sharding == OptimizerSharding::zero1 ? "on" : "off",
       composition.executor.progress == Progress::thread ? "thread" : "poll",
       composition.overlap == Overlap::on ? "on" : "off", composition.executor.disturb_seed.value_or(0), options.seed);
 }

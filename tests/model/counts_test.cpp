@@ -64,6 +64,8 @@ TEST(Counts, ThreeSourcesAgreeOnEveryMesh) {
       {{2, 2, 1, 12}, striped, off, 1, DType::f32},   {{1, 2, 2, 12}, zigzag, on, 1, DType::f32},
       {{1, 2, 2, 1}, contiguous, off, 2, DType::f32}, {{1, 2, 4, 2}, striped, on, 1, DType::f64},
       {{2, 2, 2, 4}, zigzag, on, 3, DType::f32},      {{2, 1, 4, 2}, zigzag, on, 2, DType::f32},
+      {{1, 1, 1, 12}, zigzag, off, 1, DType::bf16},   {{2, 2, 1, 4}, striped, off, 2, DType::bf16},
+      {{2, 1, 4, 2}, zigzag, on, 2, DType::bf16},     {{1, 3, 2, 12}, contiguous, off, 1, DType::f16},
   };
   const std::uint64_t seed = fresh_seed();
   for (const Mesh& mesh : meshes) {

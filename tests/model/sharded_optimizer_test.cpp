@@ -77,8 +77,8 @@ TEST(ShardedOptimizer, EveryElementHasOneOwner) {
         std::vector<double> mine(static_cast<std::size_t>(type.shape.elements()));
         std::fill_n(mine.begin() + owned.first, owned.count, 1.0);
         std::vector<double> whole(static_cast<std::size_t>(parameter.shape.elements()));
-        put_shard(runner.mesh(), parameter, type, reinterpret_cast<const std::byte*>(mine.data()),
-                  reinterpret_cast<std::byte*>(whole.data()));
+        put_shard(runner.mesh(), parameter, type, reinterpret_cast<const std::byte*>(mine.data()), 0,
+                  type.shape.elements(), reinterpret_cast<std::byte*>(whole.data()));
         const std::lock_guard lock(mutex);
         std::vector<double>& sum = owners[parameter.name];
         sum.resize(whole.size());
