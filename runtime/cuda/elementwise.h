@@ -72,7 +72,8 @@ struct CastOf {
 /// Bytes that are moved at once, whatever they mean.
 template <int kBytes>
 struct alignas(kBytes) Word {
-  std::uint8_t bytes[kBytes];
+  using Unit = std::conditional_t<kBytes == 2, std::uint16_t, std::uint32_t>;  // of bytes, four would go at once
+  Unit units[kBytes / static_cast<int>(sizeof(Unit))];
 };
 /// Calls `function(Word{})` with the widest word that divides all of `bytes`: sizes, offsets, addresses.
 template <class Function>

@@ -15,15 +15,13 @@ struct PlainRows {
   const T* x;
   std::int64_t width;
 
-  /// Where elements of a row lie once `at` has been asked for them.
-  ANNULUS_BODY const T* row(std::int64_t row) const { return x + row * width; }
   template <int N>
   ANNULUS_BODY Pack<Wide<T>, N> at(std::int64_t row, std::int64_t j) const {
     return load_pack<N>(x + row * width + j);
   }
 };
 
-/// Rows that are residual + dropout(x + bias), which are written to `sum`.
+/// Rows that are residual + dropout(x + bias), which are written to `sum`; what is normalised is not rounded before.
 template <class T>
 struct ResidualRows {
   using W = Wide<T>;
@@ -33,7 +31,6 @@ struct ResidualRows {
   bool drops;
   DropoutFactors factors;  ///< if `drops`
 
-  ANNULUS_BODY const T* row(std::int64_t row) const { return sum + row * width; }
   template <int N>
   ANNULUS_BODY Pack<W, N> at(std::int64_t row, std::int64_t j) const {
     auto values = load_pack<N>(x + row * width + j);
@@ -45,7 +42,7 @@ struct ResidualRows {
     if (drops) drop<N>(row, j, values);
     const auto other = load_pack<N>(residual + row * width + j);
     ANNULUS_UNROLL
-    for (int k = 0; k < N; ++k) values[k] = widened(stored_as<T>(other[k] + values[k]));
+    for (int k = 0; k < N; ++k) values[k] += other[k];
     store_pack(sum + row * width + j, values);
     return values;
   }
@@ -66,7 +63,7 @@ struct ResidualRows {
   }
 };
 
-/// One block a row. Each thread reads again only what it has read, or written, itself.
+/// One block a row, which is kept in shared memory: each thread reads again only what it has put there itself.
 template <class T, class Rows>
 struct LayerNormBody {
   using W = Wide<T>;
@@ -82,20 +79,23 @@ struct LayerNormBody {
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
     const std::int64_t row = block.index();
+    W* const kept = reinterpret_cast<W*>(block.shared() + reduction_bytes<W>());
     W sum = 0;
-    walk<kPack>(block, width, packed,
-                [&]<int N>(Width<N>, std::int64_t j) { sum += sum_of(rows.template at<N>(row, j)); });
-    const T* from = rows.row(row);
+    walk<kPack>(block, width, packed, [&]<int N>(Width<N>, std::int64_t j) {
+      const auto values = rows.template at<N>(row, j);
+      store_pack(kept + j, values);
+      sum += sum_of(values);
+    });
     const W mean = reduce_block(block, sum, W(0), AddValues()) / static_cast<W>(width);
     W squares = 0;
     walk<kPack>(block, width, packed, [&]<int N>(Width<N>, std::int64_t j) {
-      const auto values = load_pack<N>(from + j);
+      const auto values = load_pack<N>(kept + j);
       squares += sum_of(make_pack<N>([&](int k) { return (values[k] - mean) * (values[k] - mean); }));
     });
     const W variance = reduce_block(block, squares, W(0), AddValues()) / static_cast<W>(width);
     const RowStatistics<W> found{mean, W(1) / std::sqrt(variance + epsilon)};
     walk<kPack>(block, width, packed, [&]<int N>(Width<N>, std::int64_t j) {
-      const auto values = load_pack<N>(from + j), scale = load_pack<N>(gamma + j), shift = load_pack<N>(beta + j);
+      const auto values = load_pack<N>(kept + j), scale = load_pack<N>(gamma + j), shift = load_pack<N>(beta + j);
       store_pack(y + row * width + j,
                  make_pack<N>([&](int k) { return normalized(values[k], found) * scale[k] + shift[k]; }));
     });
@@ -187,7 +187,8 @@ void normalize(const LayerNorm& norm, const KernelArguments& arguments, const La
   const T *gamma = arguments.inputs[first_vector].as<T>(), *beta = arguments.inputs[first_vector + 1].as<T>();
   const Tensor &y = arguments.outputs[first_output], &statistics = arguments.outputs[first_output + 1];
   packed = packed && rows.width % kPack == 0 && aligned<kPack>(gamma, beta, y.as<T>());
-  launcher({y.shape.rows(), reduction_bytes<Wide<T>>(), walk_threads(rows.width, kPack)},
+  const std::int64_t kept_bytes = rows.width * static_cast<std::int64_t>(sizeof(Wide<T>));
+  launcher({y.shape.rows(), reduction_bytes<Wide<T>>() + kept_bytes, walk_threads(rows.width, kPack)},
            LayerNormBody<T, Rows>{rows, gamma, beta, y.as<T>(), statistics.as<Wide<T>>(), rows.width,
                                   static_cast<Wide<T>>(norm.epsilon()), packed});
 }

@@ -34,7 +34,7 @@ StepOptions options_of(std::int64_t heads, std::int64_t kv_heads, RingLayout lay
 std::multiset<std::string> refusals(CudnnAttention& cudnn, const MeshShape& shape, const StepOptions& options) {
   std::multiset<std::string> all;
   for (int rank = 0; rank < shape.ranks(); ++rank) {
-    const Program program = record_train_step(make_mesh(shape, rank), options).program;
+    const Program program = record_train_step(make_mesh(shape, rank), options, Tail::gradients).program;
     const auto types = [&](const std::vector<ValueId>& ids) {
       std::vector<ValueType> of;
       for (const ValueId id : ids) of.push_back(program.type(id));
