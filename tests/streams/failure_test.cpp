@@ -83,7 +83,7 @@ TEST_P(Failure, AStoppedRankIsNamedFromTheWordsOfItsDevice) {
   const Composition composition = small_composition(GetParam());
   constexpr int kStopped = 2;
   const WatchdogOptions options{
-      .heartbeat_seconds = 0.05, .silence_seconds = 30, .least_deadline_seconds = 1, .connect_seconds = 30};
+      .heartbeat_seconds = 0.05, .silence_seconds = 30, .least_deadline_seconds = 3, .connect_seconds = 30};
   std::mutex mutex;
   std::vector<std::string> told;
   on_stream_ranks(composition, Tail::update, [&](StreamRank& rank) {
