@@ -99,10 +99,12 @@ TEST_P(Failure, AStoppedRankIsNamedFromTheWordsOfItsDevice) {
         options);
     Watched watched(watchdog);
     rank.runner(&watched);
-    for (int step = 0; step < 2; ++step) take_step(composition, rank.runner());
-    // In the middle of the third step this rank's device does nothing more.
-    const std::int64_t orders = rank.streams().carried_out();
-    if (rank.outer().rank() == kStopped) rank.streams().stop_after(orders + orders / 4);
+    take_step(composition, rank.runner());
+    const std::int64_t before = rank.streams().carried_out();
+    take_step(composition, rank.runner());
+    // In the middle of the third step, which is like the second, this rank's device does nothing more.
+    const std::int64_t now = rank.streams().carried_out();
+    if (rank.outer().rank() == kStopped) rank.streams().stop_after(now + (now - before) / 2);
     try {
       take_step(composition, rank.runner());
       ADD_FAILURE() << "the step ended";
