@@ -83,7 +83,7 @@ TEST_P(Failure, AStoppedRankIsNamedFromTheWordsOfItsDevice) {
   const Composition composition = small_composition(GetParam());
   constexpr int kStopped = 2;
   const WatchdogOptions options{
-      .heartbeat_seconds = 0.05, .silence_seconds = 30, .least_deadline_seconds = 1, .connect_seconds = 30};
+      .heartbeat_seconds = 0.05, .silence_seconds = 30, .least_deadline_seconds = 3, .connect_seconds = 30};
   std::mutex mutex;
   std::vector<std::string> told;
   on_stream_ranks(composition, Tail::update, [&](StreamRank& rank) {
@@ -99,10 +99,12 @@ TEST_P(Failure, AStoppedRankIsNamedFromTheWordsOfItsDevice) {
         options);
     Watched watched(watchdog);
     rank.runner(&watched);
-    for (int step = 0; step < 2; ++step) take_step(composition, rank.runner());
-    // In the middle of the third step this rank's device does nothing more.
-    const std::int64_t orders = rank.streams().carried_out();
-    if (rank.outer().rank() == kStopped) rank.streams().stop_after(orders + orders / 4);
+    take_step(composition, rank.runner());
+    const std::int64_t before = rank.streams().carried_out();
+    take_step(composition, rank.runner());
+    // In the middle of the third step, which is like the second, this rank's device does nothing more.
+    const std::int64_t now = rank.streams().carried_out();
+    if (rank.outer().rank() == kStopped) rank.streams().stop_after(now + (now - before) / 2);
     try {
       take_step(composition, rank.runner());
       ADD_FAILURE() << "the step ended";

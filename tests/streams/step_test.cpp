@@ -22,7 +22,7 @@ Composition composition_of(const MeshShape& mesh, RingLayout layout, std::uint64
   Composition composition{.mesh = mesh, .options = small_step(seed)};
   composition.options.layout = layout;
   composition.options.sequence_parallel = mesh.tp > 1 ? SequenceParallel::on : SequenceParallel::off;
-  composition.options.micro_batches = 3;
+  composition.options.micro_batches = 2;
   composition.options.micro_sequences = 1;
   composition.options.model.dropout = {0.1, 0.1, 0.1};
   return composition;
@@ -91,8 +91,8 @@ std::vector<std::vector<double>> updated(const Composition& composition, bool on
 
 TEST_P(Steps, GiveTheHostsBits) {
   const std::uint64_t seed = fresh_seed();
-  for (const Case& which : kCases) {
-    Composition composition = composition_of(which.mesh, which.layout, seed);
+  for (const MeshShape mesh : {MeshShape{1, 2, 2}, MeshShape{2, 1, 1}}) {
+    Composition composition = composition_of(mesh, RingLayout::zigzag, seed);
     SCOPED_TRACE(describe(composition));
     const auto expected = updated(composition, false);
     composition.executor.execution = GetParam();
@@ -127,7 +127,7 @@ TEST_P(Steps, NoWaitCanBeLeftOut) {
   const auto expected = run(std::nullopt, waits);
   ASSERT_GT(waits, 50);
   std::mt19937_64 engine(seed);
-  constexpr int kMutants = 24;
+  constexpr int kMutants = 12;
   for (int i = 0; i < kMutants; ++i) {
     const int left_out = static_cast<int>(engine() % static_cast<std::uint64_t>(waits));
     try {

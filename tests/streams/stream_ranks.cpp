@@ -1,5 +1,9 @@
 #include "tests/streams/stream_ranks.h"
 
+#include <exception>
+#include <mutex>
+#include <utility>
+
 namespace annulus::testing {
 namespace {
 
@@ -40,11 +44,27 @@ std::vector<std::vector<std::string>> on_stream_ranks(const Composition& composi
   const ThreadWorld threads(size);
   NcclFabric fabric(composition.options.seed);
   std::vector<std::vector<std::string>> issued(static_cast<std::size_t>(size));
+  std::mutex mutex;
+  std::exception_ptr cause;
+  std::vector<std::shared_ptr<NcclSession>> sessions;
   run_ranks(size, [&](Communicator& outer) {
     StreamRank rank(composition, tail, outer, threads.communicator(outer.rank()), fabric,
                     &issued[static_cast<std::size_t>(outer.rank())]);
-    body(rank);
+    try {
+      {
+        const std::lock_guard lock(mutex);
+        sessions.push_back(rank.world().session);
+        if (cause) return;
+      }
+      body(rank);
+    } catch (...) {  // the others wait for this rank: they are ended, as by a watchdog
+      rank.end_runner();
+      const std::lock_guard lock(mutex);
+      if (std::exchange(cause, cause ? cause : std::current_exception())) return;
+      for (const auto& session : sessions) NcclWorld{session, nullptr}.abort();
+    }
   });
+  if (cause) std::rethrow_exception(cause);
   return issued;
 }
 
