@@ -154,7 +154,7 @@ TEST(AnalyticTime, HiddenNeverExceedsWhatThereIs) {
         EXPECT_LE(entry.exposed_seconds, entry.seconds * (1 + 1e-12)) << name_of(entry.item.role);
       }
       EXPECT_NEAR(time.seconds(), time.compute_seconds() + time.exposed_seconds(), 1e-12);
-      profile.overlap_loss = 1;  // then nothing is gained by overlapping
+      profile.overlap = {{1, 1, 1}};  // then nothing is gained by overlapping
       const StepTime lossy = step_time(s, profile, DType::f32);
       EXPECT_NEAR(lossy.seconds() / (time.compute_seconds() + time.communication_seconds()), 1, 1e-12);
     }
