@@ -28,6 +28,7 @@ Symbols symbols_of(const MeshAxes& mesh, const StepOptions& options) {
   s.sequence_parallel = options.sequence_parallel == SequenceParallel::on;
   s.p = s.p_gradient = s.p_travelling = s.p_statistic = bytes;
   s.p_optimizer = 2 * bytes;
+  s.fused_epilogues = true;
   return s;
 }
 

@@ -32,10 +32,19 @@ std::vector<Pass> passes(const Symbols& s) {
   const bool gated = s.mlp_products == 3;
   std::vector<Pass> list = {
       {"norms", "layer_norm", "layer_norm_grad", s.norms * layers, 2 * s.p * stream, 4 * s.p * stream},
-      {"bias, dropout, residual", "add", "add", s.norms * layers, (3 * s.p + delta) * stream,
-       (2 * s.p + delta) * stream},
-      {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden},
   };
+  if (s.fused_epilogues) {
+    // Over tp, bias and residual wait for the sum of the product; gradients of the two branches are added in any case.
+    const std::int64_t residual = s.T > 1 ? 5 * s.p * stream : 0;
+    const std::int64_t biased = s.b() * ((s.local_heads() + 2 * s.local_kv_heads()) * s.H) + hidden + 2 * stream;
+    list.push_back({"bias, residual", "add", "add", s.norms * layers, residual, 3 * s.p * stream});
+    list.push_back({"bias gradients", "column_sum", "column_sum", layers, 0, s.p * biased});
+  } else {
+    list.push_back({"bias, dropout, residual", "add", "add", s.norms * layers, (3 * s.p + delta) * stream,
+                    (2 * s.p + delta) * stream});
+    list.push_back(
+        {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden});
+  }
   if (s.attention == AttentionStorage::materialised) {
     const std::int64_t scores = s.B * s.local_heads() * s.n() * s.S;
     const std::int64_t dropout = delta > 0 ? 2 * s.p + delta : 0;
