@@ -30,14 +30,16 @@ std::vector<Pass> passes(const Symbols& s) {
   const std::int64_t logits = s.b() * s.padded_vocabulary() / s.T;
   const std::int64_t delta = s.dropout_mask_bytes;
   const bool gated = s.mlp_products == 3;
+  // Over tp, bias and residual wait for the sum of the product, and then go into the norm behind them. The gradients of
+  // the residual's two branches are added by the norm's.
+  const bool in_norm = s.fused_epilogues && s.T > 1;
+  const char* norm = in_norm ? "residual_norm" : "layer_norm";
+  const std::int64_t norm_bytes = (in_norm ? 4 : 2) * s.p * stream;
   std::vector<Pass> list = {
-      {"norms", "layer_norm", "layer_norm_grad", s.norms * layers, 2 * s.p * stream, 4 * s.p * stream},
+      {"norms", norm, "layer_norm_grad", s.norms * layers, norm_bytes, 4 * s.p * stream},
   };
   if (s.fused_epilogues) {
-    // Over tp, bias and residual wait for the sum of the product; gradients of the two branches are added in any case.
-    const std::int64_t residual = s.T > 1 ? 5 * s.p * stream : 0;
     const std::int64_t biased = s.b() * ((s.local_heads() + 2 * s.local_kv_heads()) * s.H) + hidden + 2 * stream;
-    list.push_back({"bias, residual", "add", "add", s.norms * layers, residual, 3 * s.p * stream});
     list.push_back({"bias gradients", "column_sum", "column_sum", layers, 0, s.p * biased});
   } else {
     list.push_back({"bias, dropout, residual", "add", "add", s.norms * layers, (3 * s.p + delta) * stream,
@@ -55,7 +57,7 @@ std::vector<Pass> passes(const Symbols& s) {
   if (s.recompute == Recompute::full) {
     for (Pass& pass : list) pass.backward_bytes += pass.forward_bytes;
   }
-  list.push_back({"final norm", "layer_norm", "layer_norm_grad", s.m, 2 * s.p * stream, 4 * s.p * stream});
+  list.push_back({"final norm", norm, "layer_norm_grad", s.m, norm_bytes, 4 * s.p * stream});
   list.push_back({"cross entropy", "row_sum_exp", "nll_grad", s.m, 2 * s.p * logits, 2 * s.p * logits});
   list.push_back({"embedding", "embed", "embed_grad", s.m, 2 * s.p * stream, 3 * s.p * stream});
   return list;
