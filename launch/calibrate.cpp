@@ -70,10 +70,10 @@ std::string scaled(double value, double base = 1000) {
   return fmt::format("{:.{}f} {}", value, value < 9.95 && prefix > 0 ? 1 : 0, kPrefixes[prefix]);
 }
 
-void print_rates(std::string_view name, const RateCurve& curve, const char* unit) {
+void print_rates(std::string_view name, const RateCurve& curve, const char* size_unit, const char* unit) {
   std::string cells;
   for (const auto& [size, rate] : curve.points())
-    cells += fmt::format("  {}{}: {}{}/s", scaled(size), unit, scaled(rate), unit);
+    cells += fmt::format("  {}{}: {}{}/s", scaled(size), size_unit, scaled(rate), unit);
   fmt::print("{:<22}{}\n", name, cells);
 }
 
@@ -81,21 +81,26 @@ void print(const HardwareProfile& profile) {
   fmt::print("{}; {} on {}\n", profile.name, profile.device, profile.host);
   fmt::print("{:<22}  {}FLOP/s a rank ({})\n", "peak", scaled(profile.peak_flops_per_second), profile.peak_name);
   fmt::print("{:<22}  {:.2f} us\n", "starting an op", profile.op_overhead_seconds * 1e6);
-  fmt::print("{:<22}  compute is slowed by {:.0f} % of the transfer's time, which takes {:.1f} times as long\n",
-             "a transfer beside it", profile.overlap_loss * 100, profile.overlap_slowdown);
+  for (const OverlapCost& cost : profile.overlap)
+    fmt::print("{:<22}  of {:.1f} us takes {:.1f} us, and slows the compute by {:.1f} us\n", "a transfer beside it",
+               cost.alone_seconds * 1e6, cost.beside_seconds * 1e6, cost.lost_seconds * 1e6);
+  if (profile.product_bandwidth > 0)
+    fmt::print("{:<22}  {}B/s\n", "matrices of products", scaled(profile.product_bandwidth));
   for (const auto& [dtype, curve] : profile.products)
-    print_rates(fmt::format("products {}", name_of(dtype)), curve, "FLOP");
+    print_rates(fmt::format("products {}", name_of(dtype)), curve, "FLOP", "FLOP");
   for (const auto& [dtype, curve] : profile.attention_forward)
-    print_rates(fmt::format("attention {}", name_of(dtype)), curve, "FLOP");
+    print_rates(fmt::format("attention {}", name_of(dtype)), curve, " keys", "FLOP");
   for (const auto& [dtype, curve] : profile.attention_backward)
-    print_rates(fmt::format("attention gradient {}", name_of(dtype)), curve, "FLOP");
-  for (const auto& [kind, curve] : profile.kernels) print_rates(kind, curve, "B");
+    print_rates(fmt::format("attention gradient {}", name_of(dtype)), curve, " keys", "FLOP");
+  for (const auto& [kind, curve] : profile.kernels) print_rates(kind, curve, "B", "B");
+  for (const auto& [kind, curve] : profile.state_kernels) print_rates(kind + ", of states", curve, "B", "B");
   for (const auto& [key, curve] : profile.collectives) {
     std::string cells;
     for (const auto& [bytes, seconds] : curve.points())
       cells += fmt::format("  {}B: {:.1f} us", scaled(bytes, 1024), seconds * 1e6);
-    fmt::print("{:<44}{}\n",
-               fmt::format("{} of {} ranks on {}, {}", name_of(key.kind), key.ranks,
+    fmt::print("{:<54}{}\n",
+               fmt::format("{}{} of {} ranks on {}, {}", name_of(key.kind),
+                           key.operands == Operands::in_place ? " in place" : "", key.ranks,
                            key.hosts == 1 ? "one host" : fmt::format("{} hosts", key.hosts), name_of(key.transport)),
                cells);
   }

@@ -85,7 +85,7 @@ void print_fullest_moment(const Program& program, const MemoryPlan& plan) {
   const int moment = fullest_moment(program, plan);
   std::map<std::string, std::int64_t> held;
   std::int64_t total = 0;
-  for (const AliveItem& item : alive_at(program, plan, moment)) {
+  for (const MemoryItem& item : alive_at(program, plan, moment)) {
     held[std::regex_replace(item.name, std::regex("layers\\.[0-9]+"), "layers.*")] += item.bytes;
     total += item.bytes;
   }

@@ -107,26 +107,30 @@ std::string progress_line(const StepReport& report, const StepExpectation& expec
 }
 
 std::string ledger_table(const std::vector<LedgerGroup>& groups) {
-  std::string text =
-      fmt::format("{:<22} {:<8} {:>6} {:>10} {:>12} {:>12} {:>7} {:>9} {:>10}  {}\n", "op", "axes", "calls",
-                  "payload MB", "predicted ms", "measured ms", "ratio", "skew ms", "exposed ms", "transport");
+  std::string text = fmt::format("{:<22} {:<8} {:>6} {:>10} {:>12} {:>12} {:>6} {:>9} {:>8} {:>9} {:>10}  {}\n", "op",
+                                 "axes", "calls", "payload MB", "predicted ms", "measured ms", "ratio", "alone ms",
+                                 "skew ms", "hidden ms", "exposed ms", "transport");
   LedgerGroup sum;
   for (const LedgerGroup& group : groups) {
-    const bool transfer = !group.axes.empty();
+    const auto of_transfer = [&](double value, const char* format) {
+      return group.axes.empty() ? "" : fmt::format(fmt::runtime(format), value);
+    };
     text += fmt::format(
-        "{:<22} {:<8} {:>6.0f} {:>10} {:>12.3f} {:>12.3f} {:>7} {:>9} {:>10}  {}\n", group.kind, group.axes,
-        group.calls, transfer ? fmt::format("{:.2f}", group.payload_bytes / 1e6) : "", kMilli * group.predicted_seconds,
+        "{:<22} {:<8} {:>6.0f} {:>10} {:>12.3f} {:>12.3f} {:>6} {:>9.3f} {:>8} {:>9} {:>10}  {}\n", group.kind,
+        group.axes, group.calls, of_transfer(group.payload_bytes / 1e6, "{:.2f}"), kMilli * group.predicted_seconds,
         kMilli * group.measured_seconds,
         group.predicted_seconds > 0 ? fmt::format("{:.2f}", group.measured_seconds / group.predicted_seconds) : "-",
-        transfer ? fmt::format("{:.3f}", kMilli * group.skew_seconds) : "",
-        transfer ? fmt::format("{:.3f}", kMilli * group.exposed_seconds) : "", group.transport);
-    if (transfer) continue;
+        kMilli * group.alone_seconds, of_transfer(kMilli * group.skew_seconds, "{:.3f}"),
+        of_transfer(kMilli * group.hidden_seconds, "{:.3f}"), of_transfer(kMilli * group.exposed_seconds, "{:.3f}"),
+        group.transport);
+    if (!group.axes.empty()) continue;
     sum.predicted_seconds += group.predicted_seconds;
     sum.measured_seconds += group.measured_seconds;
+    sum.alone_seconds += group.alone_seconds;
   }
-  text += fmt::format("{:<22} {:<8} {:>6} {:>10} {:>12.3f} {:>12.3f} {:>7.2f}\n", "all compute", "", "", "",
+  text += fmt::format("{:<22} {:<8} {:>6} {:>10} {:>12.3f} {:>12.3f} {:>6.2f} {:>9.3f}\n", "all compute", "", "", "",
                       kMilli * sum.predicted_seconds, kMilli * sum.measured_seconds,
-                      ratio(sum.measured_seconds, sum.predicted_seconds));
+                      ratio(sum.measured_seconds, sum.predicted_seconds), kMilli * sum.alone_seconds);
   return text;
 }
 

@@ -1,5 +1,7 @@
 #include "model/analytic/flops.h"
 
+#include <algorithm>
+
 #include "model/analytic/parameters.h"
 #include "runtime/core/error.h"
 
@@ -57,14 +59,18 @@ std::vector<ProductItem> product_items(const Symbols& s) {
   if (s.P != 1) throw InternalError("product_items counts one stage; use P = 1");
   const std::int64_t layer_calls = s.L * s.m;
   const std::int64_t layer_backward = layer_calls * (s.recompute == Recompute::full ? 3 : 2);
-  const std::int64_t rows = s.b();
+  const auto item = [&](const char* name, std::int64_t in, std::int64_t out, std::int64_t forward,
+                        std::int64_t backward) {
+    return ProductItem{name, 2 * s.b() * in * out, std::max({s.b() * in, s.b() * out, in * out}), forward, backward};
+  };
+  const std::int64_t heads = s.local_heads() * s.H;
   return {
-      {"query", 2 * rows * s.D * s.local_heads() * s.H, layer_calls, layer_backward},
-      {"key and value", 2 * rows * s.D * 2 * s.local_kv_heads() * s.H, layer_calls, layer_backward},
-      {"attention output", 2 * rows * s.local_heads() * s.H * s.D, layer_calls, layer_backward},
-      {"up", 2 * rows * s.D * (s.mlp_products - 1) * s.local_ffn(), layer_calls, layer_backward},
-      {"down", 2 * rows * s.local_ffn() * s.D, layer_calls, layer_backward},
-      {"head", 2 * rows * s.D * (s.padded_vocabulary() / s.T), s.m, 2 * s.m},
+      item("query", s.D, heads, layer_calls, layer_backward),
+      item("key and value", s.D, 2 * s.local_kv_heads() * s.H, layer_calls, layer_backward),
+      item("attention output", heads, s.D, layer_calls, layer_backward),
+      item("up", s.D, (s.mlp_products - 1) * s.local_ffn(), layer_calls, layer_backward),
+      item("down", s.local_ffn(), s.D, layer_calls, layer_backward),
+      item("head", s.D, s.padded_vocabulary() / s.T, s.m, 2 * s.m),
   };
 }
 

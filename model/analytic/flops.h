@@ -33,6 +33,7 @@ std::int64_t ring_makespan_pairs(RingLayout layout, std::int64_t ring_size, std:
 struct ProductItem {
   std::string name;
   std::int64_t flops = 0;          ///< 2 m n k of one call
+  std::int64_t largest = 0;        ///< elements of the largest of its matrices, m k, k n and m n
   std::int64_t forward_calls = 0;  ///< in a step
   std::int64_t backward_calls = 0;
 };

@@ -5,14 +5,9 @@
 #include <vector>
 
 #include "model/analytic/symbols.h"
+#include "runtime/program/memory_plan.h"
 
 namespace annulus {
-
-/// Bytes on one rank, by what they hold.
-struct MemoryItem {
-  std::string name;
-  std::int64_t bytes = 0;
-};
 
 std::int64_t total_bytes(const std::vector<MemoryItem>& items);
 

@@ -30,6 +30,7 @@ Symbols symbols_of(const MeshAxes& mesh, const StepOptions& options) {
   s.p_gradient = s.p_travelling = s.p_statistic = wide_bytes;
   s.p_optimizer = 2 * wide_bytes;
   s.p_master = is_half(options.dtype) ? wide_bytes : 0;
+  s.fused_epilogues = true;
   return s;
 }
 

@@ -72,6 +72,7 @@ struct Symbols {
   std::int64_t p_travelling = 4;        ///< p_a: bytes of the dK and dV that travel round the ring
   std::int64_t p_statistic = 4;         ///< bytes of a row's statistic: log-sum-exp, mean, maximum
   std::int64_t dropout_mask_bytes = 0;  ///< delta: per element; 0 where masks come again from counters
+  bool fused_epilogues = false;         ///< bias, residual and GELU end a product, or begin a norm
   std::int64_t mlp_stored = 2;          ///< c: tensors of F features kept per MLP: 2 GELU, 3 gated and fused, 4 gated
 
   // What follows.

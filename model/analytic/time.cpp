@@ -30,12 +30,23 @@ std::vector<Pass> passes(const Symbols& s) {
   const std::int64_t logits = s.b() * s.padded_vocabulary() / s.T;
   const std::int64_t delta = s.dropout_mask_bytes;
   const bool gated = s.mlp_products == 3;
+  // Over tp, bias and residual wait for the sum of the product, and then go into the norm behind them. The gradients of
+  // the residual's two branches are added by the norm's.
+  const bool in_norm = s.fused_epilogues && s.T > 1;
+  const char* norm = in_norm ? "residual_norm" : "layer_norm";
+  const std::int64_t norm_bytes = (in_norm ? 4 : 2) * s.p * stream;
   std::vector<Pass> list = {
-      {"norms", "layer_norm", "layer_norm_grad", s.norms * layers, 2 * s.p * stream, 4 * s.p * stream},
-      {"bias, dropout, residual", "add", "add", s.norms * layers, (3 * s.p + delta) * stream,
-       (2 * s.p + delta) * stream},
-      {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden},
+      {"norms", norm, "layer_norm_grad", s.norms * layers, norm_bytes, 4 * s.p * stream},
   };
+  if (s.fused_epilogues) {
+    const std::int64_t biased = s.b() * ((s.local_heads() + 2 * s.local_kv_heads()) * s.H) + hidden + 2 * stream;
+    list.push_back({"bias gradients", "column_sum", "column_sum", layers, 0, s.p * biased});
+  } else {
+    list.push_back({"bias, dropout, residual", "add", "add", s.norms * layers, (3 * s.p + delta) * stream,
+                    (2 * s.p + delta) * stream});
+    list.push_back(
+        {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden});
+  }
   if (s.attention == AttentionStorage::materialised) {
     const std::int64_t scores = s.B * s.local_heads() * s.n() * s.S;
     const std::int64_t dropout = delta > 0 ? 2 * s.p + delta : 0;
@@ -46,7 +57,7 @@ std::vector<Pass> passes(const Symbols& s) {
   if (s.recompute == Recompute::full) {
     for (Pass& pass : list) pass.backward_bytes += pass.forward_bytes;
   }
-  list.push_back({"final norm", "layer_norm", "layer_norm_grad", s.m, 2 * s.p * stream, 4 * s.p * stream});
+  list.push_back({"final norm", norm, "layer_norm_grad", s.m, norm_bytes, 4 * s.p * stream});
   list.push_back({"cross entropy", "row_sum_exp", "nll_grad", s.m, 2 * s.p * logits, 2 * s.p * logits});
   list.push_back({"embedding", "embed", "embed_grad", s.m, 2 * s.p * stream, 3 * s.p * stream});
   return list;
@@ -76,7 +87,10 @@ class Predictor {
       if (item.role != CommunicationRole::ring_kv && item.role != CommunicationRole::ring_kv_gradient) add(item);
     }
     for (const CommunicationTime& entry : time_.communication) {
-      time_.slowdown_seconds += profile_.overlap_loss * (entry.seconds - entry.exposed_seconds);
+      if (entry.seconds == 0) continue;
+      const double call = entry.seconds / real(entry.item.calls.value_or(s_.L));
+      const double loss = profile_.overlap_cost(call).lost_seconds / call;
+      time_.slowdown_seconds += loss * (entry.seconds - entry.exposed_seconds);
     }
     return std::move(time_);
   }
@@ -86,7 +100,7 @@ class Predictor {
 
   void add_products() {
     for (const ProductItem& item : product_items(s_)) {
-      const double call = profile_.product_seconds(dtype_, real(item.flops)) + profile_.op_overhead_seconds;
+      const double call = product_seconds(item) + profile_.op_overhead_seconds;
       time_.compute.push_back({item.name, real(item.forward_calls) * call, real(item.backward_calls) * call});
     }
   }
@@ -99,9 +113,10 @@ class Predictor {
     const double kv = hop_seconds(s_.p), gradient = hop_seconds(s_.p_travelling);
     for (std::int64_t step = 0; step < s_.R; ++step) {
       const std::int64_t met = slowest_pairs(s_, step);
-      const double f = profile_.attention_forward_seconds(dtype_, real(attention_forward_flops(s_, met))) +
+      const double keys = real(met) / real(s_.B * s_.local_heads() * s_.n());
+      const double f = profile_.attention_forward_seconds(dtype_, real(attention_forward_flops(s_, met)), keys) +
                        profile_.op_overhead_seconds;
-      const double g = profile_.attention_backward_seconds(dtype_, real(attention_backward_flops(s_, met))) +
+      const double g = profile_.attention_backward_seconds(dtype_, real(attention_backward_flops(s_, met)), keys) +
                        profile_.op_overhead_seconds;
       forward += f;
       backward += g;
@@ -136,7 +151,8 @@ class Predictor {
   void add_passes() {
     for (const Pass& pass : passes(s_)) {
       const auto seconds = [&](const char* kind, std::int64_t bytes) {
-        return real(pass.calls) * (profile_.pass_seconds(kind, real(bytes)) + profile_.op_overhead_seconds);
+        const double call = profile_.pass_seconds(kind, real(bytes), real(bytes * pass.calls));
+        return real(pass.calls) * (call + profile_.op_overhead_seconds);
       };
       time_.compute.push_back({pass.name, seconds(pass.forward_kind, pass.forward_bytes),
                                seconds(pass.backward_kind, pass.backward_bytes)});
@@ -146,13 +162,18 @@ class Predictor {
   /// Gradients are read; moments and master copies are read and written; so are weights, unless a master is read
   /// instead.
   void add_optimizer() {
-    const std::int64_t bytes = s_.p_gradient + 2 * (s_.p_optimizer + s_.p_master) + (s_.p_master > 0 ? 1 : 2) * s_.p;
-    time_.optimizer_seconds = profile_.pass_seconds("adamw", real(optimizer_elements_on_rank(s_) * bytes));
+    const std::int64_t elements = optimizer_elements_on_rank(s_), once = s_.p_gradient + s_.p_optimizer + s_.p_master;
+    const std::int64_t twice = s_.p_optimizer + s_.p_master + (s_.p_master > 0 ? 0 : s_.p);
+    time_.optimizer_seconds =
+        profile_.pass_seconds("adamw", real(elements * (once + s_.p + twice)), real(elements * (once + s_.p)));
   }
 
   void add(const CommunicationItem& item) {
     const double calls = item.calls ? real(*item.calls) : real(s_.L);  // gradients: about a bucket per layer
-    const double call = profile_.collective_seconds(item.kind, item.group_size, real(item.payload_bytes) / calls);
+    const bool in_place = item.role == CommunicationRole::gradients || item.role == CommunicationRole::weights;
+    const Operands operands = in_place ? Operands::in_place : Operands::apart;
+    const double call =
+        profile_.collective_seconds(item.kind, item.group_size, real(item.payload_bytes) / calls, 1, operands);
     time_.communication.push_back({item, calls * call, exposed(item.role, calls, call)});
   }
 
@@ -187,10 +208,14 @@ class Predictor {
     double seconds = 0;
     for (const ProductItem& item : product_items(s_)) {
       if (std::find(names.begin(), names.end(), item.name) != names.end()) {
-        seconds += profile_.product_seconds(dtype_, real(item.flops));
+        seconds += product_seconds(item);
       }
     }
     return seconds;
+  }
+
+  double product_seconds(const ProductItem& item) const {
+    return profile_.product_seconds(dtype_, real(item.flops), real(item.largest * s_.p));
   }
 
   double last_backward_seconds() const {

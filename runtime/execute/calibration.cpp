@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "runtime/core/host_memory.h"
 #include "runtime/execute/calibration_bench.h"
+#include "runtime/simulate/prediction.h"
 
 namespace annulus {
 namespace {
@@ -12,6 +14,7 @@ struct Effort {
   double op_budget = 0, transfer_budget = 0;  ///< seconds of each point
   double largest_product = 0;                 ///< FLOPs
   std::vector<std::int64_t> pass_bytes;
+  std::vector<std::int64_t> state_bytes;
   std::vector<std::int64_t> message_bytes;
   std::vector<DType> dtypes;
   std::int64_t pool_bytes = 0;
@@ -25,16 +28,18 @@ Effort effort_of(CalibrationMode mode) {
             .transfer_budget = 0.02,
             .largest_product = 2e9,
             .pass_bytes = {64 * kKiB, kMiB, 8 * kMiB},
-            .message_bytes = {8, 4 * kKiB, 64 * kKiB, 512 * kKiB, 4 * kMiB},
+            .state_bytes = {32 * kMiB, 128 * kMiB, 384 * kMiB},
+            .message_bytes = {8, 4 * kKiB, 64 * kKiB, 512 * kKiB, 4 * kMiB, 32 * kMiB},
             .dtypes = {DType::f32},
-            .pool_bytes = 144 * kMiB};
+            .pool_bytes = 400 * kMiB};
   return {.op_budget = 0.04,
           .transfer_budget = 0.06,
           .largest_product = 1e11,
           .pass_bytes = {16 * kKiB, 64 * kKiB, 256 * kKiB, kMiB, 4 * kMiB, 16 * kMiB},
+          .state_bytes = {16 * kMiB, 64 * kMiB, 128 * kMiB, 256 * kMiB, 512 * kMiB},
           .message_bytes = {8, 512, 4 * kKiB, 32 * kKiB, 128 * kKiB, 512 * kKiB, 2 * kMiB, 8 * kMiB, 64 * kMiB},
           .dtypes = {DType::f32, DType::f64},
-          .pool_bytes = 192 * kMiB};
+          .pool_bytes = 528 * kMiB};
 }
 
 /// Sizes of linear layers as transformers have them: tokens, features in, features out; by ascending work.
@@ -47,11 +52,28 @@ constexpr LinearSizes kLinears[] = {
     {512, 384, 1536}, {512, 768, 2304}, {1024, 768, 3072}, {2048, 1024, 4096},
 };
 
+/// Products of few rows with large weights, and others of as much work, by place in kLinears: what the former take
+/// longer is the time of fetching the weights.
+struct FewRows {
+  LinearSizes sizes;
+  std::size_t as_much_work;
+};
+constexpr FewRows kFewRows[] = {{{128, 768, 3072}, 5}, {{128, 3072, 768}, 5}};
+
 struct AttentionSizes {
   std::int64_t sequences, length, heads;
 };
-constexpr AttentionSizes kAttentions[] = {{1, 32, 2},  {1, 128, 2}, {2, 256, 2},
-                                          {4, 256, 6}, {2, 512, 6}, {1, 1024, 12}};
+constexpr AttentionSizes kAttentions[] = {{8, 16, 6},  {8, 32, 6},  {4, 64, 6},   {4, 128, 6},
+                                          {2, 256, 6}, {2, 512, 6}, {1, 1024, 12}};
+
+/// What is wanted, or less where little memory is free; alike on all ranks.
+std::int64_t pool_bytes(std::int64_t wanted, Communicator& world) {
+  constexpr std::int64_t kFraction = 8;  // of what is free
+  const std::int64_t share = available_memory_bytes() / kFraction * world.hosts() / world.size();
+  auto lacking = static_cast<std::int32_t>((wanted - std::clamp(share, wanted / 2, wanted)) / kMiB);
+  wait(world.all_reduce(&lacking, &lacking, 1, DType::i32, Reduction::max));
+  return wanted - lacking * kMiB;
+}
 
 class Calibration {
  public:
@@ -59,7 +81,7 @@ class Calibration {
       : world_(world),
         transfers_(options.transfers == nullptr ? world : *options.transfers),
         effort_(effort_of(options.mode)),
-        bench_(device, world, options.progress, options.shared_memory, effort_.pool_bytes) {
+        bench_(device, world, options.progress, options.shared_memory, pool_bytes(effort_.pool_bytes, world)) {
     profile_.device = device.description();
     profile_.peak_name = "SGEMM ceiling of " + options.processor;
     profile_.name =
@@ -74,6 +96,7 @@ class Calibration {
       measure_attention(dtype);
     }
     measure_passes();
+    measure_states();
     for (int size = 2; size <= world_.size(); ++size)
       if (world_.size() % size == 0) measure_split(world_.rank() / size);
     if (world_.hosts() > 1) profile_.ranks_per_host = world_.size() / world_.hosts();
@@ -84,26 +107,54 @@ class Calibration {
 
  private:
   /// Work per second, without what starting the op costs.
-  double rate(double work, double seconds, int calls = 1) const {
-    return work / std::max(seconds - calls * profile_.op_overhead_seconds, seconds / 2);
+  double rate(double work, double seconds) const {
+    return work / std::max(seconds - profile_.op_overhead_seconds, seconds / 2);
+  }
+
+  /// Of a linear layer's three products together; `bytes`, of their largest matrices.
+  struct LinearTime {
+    double flops = 0, bytes = 0, seconds = 0;
+  };
+  LinearTime linear_time(DType dtype, const LinearSizes& sizes, std::int64_t working_set) {
+    LinearTime time;
+    for (OpCase& product : linear_cases(dtype, sizes.rows, sizes.in, sizes.out)) {
+      product.working_set = working_set;
+      const Work work = product.work();
+      const double one = bench_.op_seconds(product, effort_.op_budget);
+      time.flops += work.flops;
+      time.bytes += static_cast<double>(
+          std::max({product.inputs[0].bytes(), product.inputs[1].bytes(), product.outputs().front().bytes()}));
+      time.seconds += std::max(one - profile_.op_overhead_seconds, one / 2);
+      if (dtype == DType::f32)
+        profile_.peak_flops_per_second = std::max(profile_.peak_flops_per_second, work.flops / one);
+    }
+    return time;
   }
 
   void measure_products(DType dtype) {
+    std::vector<LinearTime> times;
+    for (const LinearSizes& sizes : kLinears)
+      if (sizes.flops() <= effort_.largest_product)
+        times.push_back(linear_time(dtype, sizes, working_set::kActivations));
+    if (dtype == DType::f32) measure_product_bandwidth(times);
     RateCurve::Points points;
-    for (const LinearSizes& sizes : kLinears) {
-      if (sizes.flops() > effort_.largest_product) break;
-      double seconds = 0;
-      const std::vector<OpCase> cases = linear_cases(dtype, sizes.rows, sizes.in, sizes.out);
-      for (const OpCase& product : cases) {
-        const double one = bench_.op_seconds(product, effort_.op_budget);
-        seconds += one;
-        if (dtype == DType::f32)
-          profile_.peak_flops_per_second = std::max(profile_.peak_flops_per_second, sizes.flops() / one);
-      }
-      const auto calls = static_cast<int>(cases.size());
-      points.push_back({sizes.flops(), rate(calls * sizes.flops(), seconds, calls)});
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      const auto& [flops, bytes, seconds] = times[i];
+      const double fetching = profile_.product_bandwidth > 0 ? bytes / profile_.product_bandwidth : 0;
+      points.push_back({kLinears[i].flops(), flops / std::max(seconds - fetching, seconds / 2)});
     }
     profile_.products[dtype] = RateCurve(std::move(points), "products");
+  }
+
+  /// Of products of equal work, those with a larger matrix take longer.
+  void measure_product_bandwidth(const std::vector<LinearTime>& times) {
+    double bytes = 0, seconds = 0;
+    for (const auto& [sizes, as_much_work] : kFewRows) {
+      const LinearTime few = linear_time(DType::f32, sizes, working_set::kWeights);
+      bytes += few.bytes - times[as_much_work].bytes;
+      seconds += few.seconds - times[as_much_work].seconds;
+    }
+    if (seconds > 0) profile_.product_bandwidth = bytes / seconds;
   }
 
   void measure_attention(DType dtype) {
@@ -111,8 +162,8 @@ class Calibration {
     for (const AttentionSizes& sizes : kAttentions) {
       const AttentionCases cases = attention_cases(dtype, sizes.sequences, sizes.length, sizes.heads);
       const auto add = [&](const OpCase& which, RateCurve::Points& points) {
-        const double flops = which.work().flops;
-        points.push_back({flops, rate(flops, bench_.op_seconds(which, effort_.op_budget))});
+        points.push_back(
+            {keys_per_query(*which.definition), rate(which.work().flops, bench_.op_seconds(which, effort_.op_budget))});
       };
       add(cases.forward, forward);
       add(cases.backward, backward);
@@ -121,12 +172,16 @@ class Calibration {
     profile_.attention_backward[dtype] = RateCurve(std::move(backward), "attention_backward");
   }
 
+  static double moved_by(const OpCase& which) {
+    const Work work = which.work();
+    return static_cast<double>(work.bytes_read + work.bytes_written);
+  }
+
   void measure_passes() {
     std::map<std::string, RateCurve::Points> points;
     for (std::int64_t bytes : effort_.pass_bytes) {
       for (const OpCase& which : pass_cases(DType::f32, bytes)) {
-        const Work work = which.work();
-        const auto moved = static_cast<double>(work.bytes_read + work.bytes_written);
+        const double moved = moved_by(which);
         RateCurve::Points& known = points[std::string(which.definition->name())];
         if (!known.empty() && moved <= known.back().first) continue;  // a table has a least size
         known.push_back({moved, rate(moved, bench_.op_seconds(which, effort_.op_budget / 2))});
@@ -134,6 +189,17 @@ class Calibration {
     }
     profile_.memory = RateCurve(points.at("add"), "memory");
     for (auto& [kind, curve] : points) profile_.kernels[kind] = RateCurve(std::move(curve), kind);
+  }
+
+  /// How far apart two touches of a state are decides from which memory it comes, not how much an op takes of it.
+  void measure_states() {
+    constexpr std::int64_t kOpBytes = 4 * kMiB;
+    std::map<std::string, RateCurve::Points> points;
+    for (std::int64_t bytes : effort_.state_bytes)
+      for (const OpCase& which : state_cases(DType::f32, kOpBytes, bytes))
+        points[std::string(which.definition->name())].push_back(
+            {static_cast<double>(bytes), rate(moved_by(which), bench_.op_seconds(which, effort_.op_budget / 2))});
+    for (auto& [kind, curve] : points) profile_.state_kernels[kind] = RateCurve(std::move(curve), kind);
   }
 
   /// Over all ranks. Groups of neighbours may lie on more or fewer hosts, but all ranks must measure alike, and have
@@ -152,33 +218,44 @@ class Calibration {
 
   /// A group of every rank: in each way that it has.
   void measure_group(const CalibrationBench::Group& group) {
-    for (CollectiveKind kind : {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter,
-                                CollectiveKind::shift}) {
-      const bool has_choice = largest(group.device.has_hierarchy()) != 0 && kind != CollectiveKind::shift;
+    constexpr TransferCase kTransfers[] = {
+        {CollectiveKind::all_reduce, Operands::apart},     {CollectiveKind::all_reduce, Operands::in_place},
+        {CollectiveKind::all_gather, Operands::apart},     {CollectiveKind::all_gather, Operands::in_place},
+        {CollectiveKind::reduce_scatter, Operands::apart}, {CollectiveKind::shift, Operands::apart}};
+    for (const TransferCase& which : kTransfers) {
+      const bool has_choice = largest(group.device.has_hierarchy()) != 0 && which.kind != CollectiveKind::shift;
       for (Transport way : {Transport::hierarchical, Transport::messages}) {
         transfers_.choose_transports([way](auto...) { return way; });
-        if (has_choice || way == Transport::messages) measure_collective(group, kind);
+        if (has_choice || way == Transport::messages) measure_collective(group, which);
       }
     }
     transfers_.choose_transports({});
-    const OpCase product = linear_cases(DType::f32, 256, 256, 768).front();
-    const CalibrationBench::Overlap overlap = bench_.overlap(group, product, 2 * kMiB);
-    profile_.overlap_loss = overlap.loss;
-    profile_.overlap_slowdown = overlap.slowdown;
+    measure_overlap(group);
   }
 
-  void measure_collective(const CalibrationBench::Group& group, CollectiveKind kind) {
+  /// Beside a product of a step's size.
+  void measure_overlap(const CalibrationBench::Group& group) {
+    const OpCase product = linear_cases(DType::f32, 512, 384, 1536).front();
+    profile_.overlap.clear();
+    for (std::int64_t bytes : {64 * kKiB, kMiB, 16 * kMiB}) {
+      const OverlapCost cost = bench_.overlap(group, {CollectiveKind::all_reduce, Operands::apart}, bytes, product);
+      if (profile_.overlap.empty() || cost.alone_seconds > profile_.overlap.back().alone_seconds)
+        profile_.overlap.push_back(cost);
+    }
+  }
+
+  void measure_collective(const CalibrationBench::Group& group, const TransferCase& which) {
     const int size = group.host.size();
     TransferCurve::Points points;
     for (std::int64_t bytes : effort_.message_bytes) {
       const std::int64_t unit = size * size_of(DType::f32);
       const std::int64_t whole = (bytes + unit - 1) / unit * unit;
       points.push_back(
-          {static_cast<double>(whole), bench_.transfer_seconds(group, kind, whole, effort_.transfer_budget)});
+          {static_cast<double>(whole), bench_.transfer_seconds(group, which, whole, effort_.transfer_budget)});
     }
     const auto transport = static_cast<Transport>(largest(static_cast<std::int32_t>(bench_.transport())));
-    profile_.collectives.insert_or_assign({kind, size, largest(group.host.hosts()), transport},
-                                          TransferCurve(std::move(points), name_of(kind)));
+    profile_.collectives.insert_or_assign({which.kind, size, largest(group.host.hosts()), transport, which.operands},
+                                          TransferCurve(std::move(points), name_of(which.kind)));
   }
 
   Communicator& world_;      // over the host's memory

@@ -25,6 +25,16 @@ double quantile(std::vector<double> values, double share) {
 double typical(std::vector<double> values) { return quantile(std::move(values), 0.25); }
 double middle(std::vector<double> values) { return quantile(std::move(values), 0.5); }
 
+/// Of what the ranks measured of the same transfers. Who came last waited for nobody: the shortest time is the
+/// transfer's.
+std::vector<double> shortest(Communicator& group, std::vector<double> seconds) {
+  for (double& value : seconds) value = -value;
+  wait(group.all_reduce(seconds.data(), seconds.data(), static_cast<std::int64_t>(seconds.size()), DType::f64,
+                        Reduction::max));
+  for (double& value : seconds) value = -value;
+  return seconds;
+}
+
 }  // namespace
 
 struct CalibrationBench::Bound {
@@ -126,13 +136,22 @@ double CalibrationBench::op_seconds(const OpCase& which, double budget) {
   return mean_over_ranks(typical(std::move(seconds)));
 }
 
-Ticket& CalibrationBench::begin_transfer(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes) {
+Ticket& CalibrationBench::begin_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes) {
   const std::int64_t count = payload_bytes / size_of(DType::f32), part = count / group.size();
-  if (2 * payload_bytes > pool_bytes_) throw InternalError("calibration: a message does not fit");
-  std::byte *send = floats_, *receive = floats_ + pool_bytes_ / 2;
-  switch (kind) {
-    case CollectiveKind::all_reduce:  // in place, as programs have it
-      ticket_.start = [=, &group] { return group.all_reduce(receive, receive, count, DType::f32, Reduction::max); };
+  const std::int64_t room = aligned(payload_bytes), places = pool_bytes_ / 2 / (2 * room);
+  if (places == 0) throw InternalError("calibration: a message does not fit");
+  // Transfers wander, as operands of compute do, through a half of the pool that no compute beside them uses.
+  std::byte* const receive = floats_ + pool_bytes_ / 2 + next_transfer_++ % places * 2 * room;
+  std::byte* send = which.operands == Operands::in_place ? receive : receive + room;
+  std::int64_t sent_bytes = payload_bytes;
+  if (which.kind == CollectiveKind::all_gather) {
+    sent_bytes = part * size_of(DType::f32);
+    if (which.operands == Operands::in_place) send += group.rank() * sent_bytes;
+  }
+  fill(send - floats_, send - floats_ + sent_bytes);
+  switch (which.kind) {
+    case CollectiveKind::all_reduce:
+      ticket_.start = [=, &group] { return group.all_reduce(send, receive, count, DType::f32, Reduction::max); };
       break;
     case CollectiveKind::all_gather:
       ticket_.start = [=, &group] { return group.all_gather(send, receive, part, DType::f32); };
@@ -146,54 +165,51 @@ Ticket& CalibrationBench::begin_transfer(Communicator& group, CollectiveKind kin
     default:
       throw InternalError("calibration: programs do not record this collective");
   }
+  mean_over_ranks(0);  // all begin together
   lanes_.hand_over(0, ticket_);
   return ticket_;
 }
 
-double CalibrationBench::transfer_seconds(const Group& group, CollectiveKind kind, std::int64_t payload_bytes,
+double CalibrationBench::transfer_seconds(const Group& group, const TransferCase& which, std::int64_t payload_bytes,
                                           double budget) {
   const auto once = [&] {
-    mean_over_ranks(0);
-    lanes_.wait(begin_transfer(group.device, kind, payload_bytes));
+    lanes_.wait(begin_transfer(group.device, which, payload_bytes));
     return ticket_.ended - ticket_.begun;
   };
   once();  // makes connections and windows
   const double first = mean_over_ranks(once());
   const int calls = std::clamp(static_cast<int>(budget / first), kFewestCalls, kMostCalls);
   std::vector<double> seconds;
-  for (int call = 0; call < calls; ++call) seconds.push_back(-once());
-  // Who came last waited for nobody: the shortest time of all ranks is the transfer's.
-  wait(group.host.all_reduce(seconds.data(), seconds.data(), calls, DType::f64, Reduction::max));
-  for (double& value : seconds) value = -value;
-  return mean_over_ranks(typical(std::move(seconds)));
+  for (int call = 0; call < calls; ++call) seconds.push_back(once());
+  return mean_over_ranks(typical(shortest(group.host, std::move(seconds))));
 }
 
-CalibrationBench::Overlap CalibrationBench::overlap(const Group& group, const OpCase& compute,
-                                                    std::int64_t payload_bytes) {
-  constexpr int kRounds = 9;
-  const double transfer = transfer_seconds(group, CollectiveKind::all_reduce, payload_bytes, 0.05);
+OverlapCost CalibrationBench::overlap(const Group& group, const TransferCase& transfer, std::int64_t payload_bytes,
+                                      const OpCase& compute) {
+  constexpr int kRounds = 7;
+  const double transfer_alone = transfer_seconds(group, transfer, payload_bytes, 0.02);
   Bound bound = bind(compute);
+  if (bound.workspace_bytes + bound.places * bound.float_bytes > pool_bytes_ / 2)
+    throw InternalError("calibration: the compute beside a transfer does not fit");
   compute_seconds(bound, 1);
-  std::vector<double> losses, slowdowns;
+  std::vector<double> lost, besides;
   for (int round = 0; round < kRounds; ++round) {
-    mean_over_ranks(0);
-    Ticket& ticket = begin_transfer(group.device, CollectiveKind::all_reduce, payload_bytes);
+    Ticket& ticket = begin_transfer(group.device, transfer, payload_bytes);
     double beside = 0;
     int calls = 0;
     // Compute until it is hidden whole.
-    while (!ticket.complete.load() && beside < 50 * transfer) {
+    while (!ticket.complete.load() && beside < 50 * transfer_alone + 0.01) {
       beside += compute_seconds(bound, 1);
       ++calls;
       lanes_.poll();
     }
     lanes_.wait(ticket);
     mean_over_ranks(0);
-    const double alone = compute_seconds(bound, calls);
-    losses.push_back((beside - alone) / transfer);
-    slowdowns.push_back((ticket.ended - ticket.begun) / transfer);
+    lost.push_back(beside - compute_seconds(bound, calls));
+    besides.push_back(ticket.ended - ticket.begun);
   }
-  return {std::clamp(mean_over_ranks(middle(std::move(losses))), 0.0, 1.0),
-          std::max(mean_over_ranks(middle(std::move(slowdowns))), 1.0)};
+  return {transfer_alone, std::max(mean_over_ranks(middle(shortest(group.host, std::move(besides)))), transfer_alone),
+          std::max(mean_over_ranks(middle(std::move(lost))), 0.0)};
 }
 
 }  // namespace annulus

@@ -5,8 +5,15 @@
 #include "runtime/execute/calibration_cases.h"
 #include "runtime/execute/device.h"
 #include "runtime/execute/lanes.h"
+#include "runtime/simulate/hardware_profile.h"
 
 namespace annulus {
+
+/// A collective to be timed.
+struct TransferCase {
+  CollectiveKind kind = CollectiveKind::all_reduce;
+  Operands operands = Operands::apart;
+};
 
 /// Times ops and transfers. All ranks of `world`, whose buffers are the host's, call everything in the same order and
 /// get the same seconds.
@@ -24,21 +31,20 @@ class CalibrationBench {
   /// Typical seconds of a call, mean over the ranks, which make it at the same time. For about `budget` seconds.
   double op_seconds(const OpCase& which, double budget);
   /// Typical seconds from the last rank's begin of a collective to its end, over `group`: of all groups that the ranks
-  /// form, the mean. `payload_bytes` is M of collective_cost.h.
-  double transfer_seconds(const Group& group, CollectiveKind kind, std::int64_t payload_bytes, double budget);
+  /// form, the mean. As in a step, each rank has just written what it sends. `payload_bytes` is M of
+  /// collective_cost.h.
+  double transfer_seconds(const Group& group, const TransferCase& which, std::int64_t payload_bytes, double budget);
   /// How the last one has travelled.
   Transport transport() const { return ticket_.transport; }
-  /// What an all-reduce and the compute beside it cost each other, as HardwareProfile's numbers of these names.
-  struct Overlap {
-    double loss = 0, slowdown = 1;
-  };
-  Overlap overlap(const Group& group, const OpCase& compute, std::int64_t payload_bytes);
+  /// What a transfer and the compute beside it cost each other.
+  OverlapCost overlap(const Group& group, const TransferCase& transfer, std::int64_t payload_bytes,
+                      const OpCase& compute);
 
  private:
   struct Bound;  // a case with its operands' addresses
   Bound bind(const OpCase& which);
   double compute_seconds(Bound& bound, int calls);
-  Ticket& begin_transfer(Communicator& group, CollectiveKind kind, std::int64_t payload_bytes);
+  Ticket& begin_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes);
   double mean_over_ranks(double value);
   void fill(std::int64_t begin, std::int64_t end);
 
@@ -49,6 +55,7 @@ class CalibrationBench {
   std::byte* floats_;
   std::byte* ids_;
   std::vector<float> pattern_;
+  std::int64_t next_transfer_ = 0;
   Ticket ticket_;
   Lanes lanes_;  // last: its thread ends before what it uses
 };

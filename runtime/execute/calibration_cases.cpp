@@ -19,17 +19,18 @@ OpCase with(std::int64_t working_set, OpCase which) {
   return which;
 }
 
+ValueType matrix_of(DType dtype, std::int64_t elements) {
+  return {dtype, {std::max<std::int64_t>(1, elements / kColumns), kColumns}};
+}
+
 /// Passes over matrices [rows, kColumns].
 void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& cases) {
-  const auto matrix = [&](std::int64_t operands) {
-    return ValueType{dtype, {std::max<std::int64_t>(1, elements / operands / kColumns), kColumns}};
-  };
+  const auto matrix = [&](std::int64_t operands) { return matrix_of(dtype, elements / operands); };
   const auto per_row = [&](const ValueType& x, std::int64_t columns) {
     return ValueType{dtype, {x.shape[0], columns}};
   };
   const auto row_ids = [](const ValueType& x) { return ValueType{DType::i32, {x.shape[0], 2}}; };
   const ValueType vector{dtype, {kColumns}}, one = matrix(1), two = matrix(2), three = matrix(3), four = matrix(4);
-  const ValueType sums{DType::f64, {4}}, part = matrix(7);
   cases.push_back(made<Add>({three, three}));
   cases.push_back(made<AddBias>({two, vector}));
   cases.push_back(made<ColumnSum>({one}));
@@ -41,9 +42,6 @@ void add_matrix_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& 
       made<ResidualNorm>({four, four, vector, vector}, LayerNorm(1e-5), ResidualNorm::Bias::none, std::nullopt));
   cases.push_back(made<Dropout>({two, row_ids(two), {DType::i32, {1}}}, DropoutMask{0.1, 1, 2}, 0));
   cases.push_back(made<Accumulate>({three, three}));
-  cases.push_back(with(working_set::kStates, made<Zero>({one})));
-  cases.push_back(with(working_set::kStates, made<SumSquares>({one})));
-  cases.push_back(with(working_set::kStates, made<AdamW>({part, part, part, part, sums, sums}, AdamW::Options{})));
 }
 
 /// Passes over a vocabulary's rows or columns.
@@ -95,6 +93,13 @@ std::vector<OpCase> pass_cases(DType dtype, std::int64_t bytes) {
   add_matrix_passes(dtype, bytes / size_of(dtype), cases);
   add_vocabulary_passes(dtype, bytes / size_of(dtype), cases);
   return cases;
+}
+
+std::vector<OpCase> state_cases(DType dtype, std::int64_t bytes, std::int64_t working_set) {
+  const std::int64_t elements = bytes / size_of(dtype);
+  const ValueType sums{DType::f64, {4}}, one = matrix_of(dtype, elements), part = matrix_of(dtype, elements / 7);
+  return {with(working_set, made<Zero>({one})), with(working_set, made<SumSquares>({one})),
+          with(working_set, made<AdamW>({part, part, part, part, sums, sums}, AdamW::Options{}))};
 }
 
 OpCase smallest_case() { return made<Zero>({{DType::f32, {1}}}); }

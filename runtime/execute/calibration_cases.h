@@ -11,7 +11,7 @@ namespace annulus {
 namespace working_set {
 inline constexpr std::int64_t kLogits = std::int64_t{16} << 20;  ///< the loss's ops follow one another
 inline constexpr std::int64_t kActivations = std::int64_t{64} << 20;
-inline constexpr std::int64_t kStates = std::int64_t{128} << 20;  ///< of the optimizer: all of them, once a step
+inline constexpr std::int64_t kWeights = std::int64_t{1} << 40;  ///< all there is
 }  // namespace working_set
 
 /// An op on operands of given types, to be timed.
@@ -37,6 +37,8 @@ AttentionCases attention_cases(DType dtype, std::int64_t sequences, std::int64_t
 
 /// The kinds that are passes over memory, each reading and writing about `bytes`.
 std::vector<OpCase> pass_cases(DType dtype, std::int64_t bytes);
+/// Those among them that pass once a step over what lasts from step to step; `working_set` of it.
+std::vector<OpCase> state_cases(DType dtype, std::int64_t bytes, std::int64_t working_set);
 
 /// The least work there is: what remains is what starting an op costs.
 OpCase smallest_case();

@@ -9,14 +9,6 @@
 namespace annulus {
 namespace {
 
-template <class Number>
-double median(std::vector<Number> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 std::string axes_of(const Program& program, const Op& op) {
   const auto call = op.definition->collective();
   return call ? program.mesh().label(call->axes) : "";
@@ -43,17 +35,20 @@ std::vector<double> last_arrivals(const StepTrace& trace, const Schedule& schedu
   return last;
 }
 
-void Ledger::Row::add(double measured, double skewed, double stood) {
-  const auto put = [&](std::vector<float>& samples, double value) {
-    if (samples.size() < kSamples)
-      samples.push_back(static_cast<float>(value));
-    else
-      samples[next % kSamples] = static_cast<float>(value);
-  };
-  put(seconds, measured);
-  put(skew, skewed);
-  put(exposed, stood);
-  ++next;
+void Ledger::Samples::add(double value) {
+  if (values_.size() < kSamples)
+    values_.push_back(static_cast<float>(value));
+  else
+    values_[next_ % kSamples] = static_cast<float>(value);
+  ++next_;
+}
+
+double Ledger::Samples::median() const {
+  if (values_.empty()) return 0;
+  std::vector<float> values = values_;
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 Ledger::Ledger(const Program& program, const Schedule& schedule, StepPrediction prediction)
@@ -73,7 +68,7 @@ StepTotals Ledger::add(const StepTrace& trace, const std::vector<double>& last_a
     Row& row = rows_[static_cast<std::size_t>(event.op)];
     if (schedule_.lanes[static_cast<std::size_t>(event.op)] == 0) {
       totals.compute += event.end - event.begin;
-      if (overlap == Overlap::on) row.add(event.end - event.begin, 0, 0);
+      (overlap == Overlap::on ? row.seconds : row.alone).add(event.end - event.begin);
       continue;
     }
     const double skew = std::max(0.0, last_arrivals[i] - event.begin);
@@ -82,16 +77,21 @@ StepTotals Ledger::add(const StepTrace& trace, const std::vector<double>& last_a
     totals.skew += skew;
     totals.waited += event.waited;
     row.transport = event.transport;
-    if (overlap == Overlap::on) row.add(transfer, skew, event.waited);
+    (overlap == Overlap::on ? row.seconds : row.alone).add(transfer);
+    if (overlap == Overlap::off) continue;
+    row.skew.add(skew);
+    row.hidden.add(std::max(0.0, transfer - event.waited));
+    row.exposed.add(event.waited);
   }
-  if (overlap == Overlap::off) probes_.push_back(totals.compute);
-  const double slowdown =
-      probes_.empty() || overlap == Overlap::off ? 0.0 : std::max(0.0, totals.compute - median(probes_));
+  if (overlap == Overlap::off) probes_.add(totals.compute);
+  const double alone = probes_.median();
+  const double slowdown = alone == 0 || overlap == Overlap::off ? 0.0 : std::max(0.0, totals.compute - alone);
   totals.exposed = totals.waited + slowdown;
   return totals;
 }
 
-double Ledger::measured_seconds(int op) const { return median(rows_[static_cast<std::size_t>(op)].seconds); }
+double Ledger::measured_seconds(int op) const { return rows_[static_cast<std::size_t>(op)].seconds.median(); }
+double Ledger::alone_seconds(int op) const { return rows_[static_cast<std::size_t>(op)].alone.median(); }
 
 std::vector<LedgerGroup> Ledger::groups() const {
   std::map<std::pair<std::string, std::string>, LedgerGroup> sums;
@@ -108,9 +108,11 @@ std::vector<LedgerGroup> Ledger::groups() const {
     group.payload_bytes += calls * static_cast<double>(row.cost.payload_bytes);
     group.wire_bytes += calls * row.cost.wire_bytes;
     group.predicted_seconds += calls * prediction_.ops[static_cast<std::size_t>(i)].seconds;
-    group.measured_seconds += calls * median(row.seconds);
-    group.skew_seconds += calls * median(row.skew);
-    group.exposed_seconds += calls * median(row.exposed);
+    group.measured_seconds += calls * row.seconds.median();
+    group.alone_seconds += calls * row.alone.median();
+    group.skew_seconds += calls * row.skew.median();
+    group.hidden_seconds += calls * row.hidden.median();
+    group.exposed_seconds += calls * row.exposed.median();
     if (row.transport) transports[{group.axes, group.kind}].insert(name_of(*row.transport));
   }
   std::vector<LedgerGroup> groups;
@@ -146,9 +148,11 @@ std::string Ledger::json() const {
                    {"payload_bytes", row.cost.payload_bytes},
                    {"wire_bytes", row.cost.wire_bytes},
                    {"predicted_seconds", prediction_.ops[static_cast<std::size_t>(i)].seconds},
-                   {"measured_seconds", median(row.seconds)},
-                   {"skew_seconds", median(row.skew)},
-                   {"exposed_seconds", median(row.exposed)}});
+                   {"measured_seconds", row.seconds.median()},
+                   {"alone_seconds", row.alone.median()},
+                   {"skew_seconds", row.skew.median()},
+                   {"hidden_seconds", row.hidden.median()},
+                   {"exposed_seconds", row.exposed.median()}});
   }
   for (const LedgerGroup& group : groups())
     sums.push_back({{"kind", group.kind},
@@ -160,14 +164,16 @@ std::string Ledger::json() const {
                     {"wire_bytes", group.wire_bytes},
                     {"predicted_seconds", group.predicted_seconds},
                     {"measured_seconds", group.measured_seconds},
+                    {"alone_seconds", group.alone_seconds},
                     {"skew_seconds", group.skew_seconds},
+                    {"hidden_seconds", group.hidden_seconds},
                     {"exposed_seconds", group.exposed_seconds}});
   const nlohmann::ordered_json whole{{"version", 1},
                                      {"predicted_step_seconds", prediction_.step_seconds},
                                      {"predicted_compute_seconds", prediction_.compute_seconds},
                                      {"predicted_communication_seconds", prediction_.communication_seconds},
                                      {"predicted_exposed_seconds", prediction_.exposed_seconds},
-                                     {"undisturbed_compute_seconds", median(probes_)},
+                                     {"undisturbed_compute_seconds", probes_.median()},
                                      {"groups", sums},
                                      {"ops", ops}};
   return whole.dump(1) + "\n";

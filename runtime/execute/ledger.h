@@ -31,12 +31,15 @@ struct LedgerGroup {
   std::string axes;       ///< empty for compute
   std::string transport;  ///< how its calls travelled, as in `direct`, `direct+slots`; empty for compute
   double calls = 0, flops = 0, payload_bytes = 0, wire_bytes = 0;
-  double predicted_seconds = 0, measured_seconds = 0, skew_seconds = 0, exposed_seconds = 0;
+  double predicted_seconds = 0, measured_seconds = 0;
+  double alone_seconds = 0;  ///< measured in steps without overlap; 0 where there was none
+  double skew_seconds = 0, hidden_seconds = 0, exposed_seconds = 0;  ///< of transfers
 };
 
 /// One row per op: counts, what the model predicted, what was measured. The join is on op ids: plan and execution are
 /// the same list. A collective's time is split into skew (waiting for the last rank) and transfer, which predictions
-/// mean.
+/// mean; a transfer into what was exposed, while the compute lane stood still for it, and what was hidden. What the
+/// hidden part cost the kernels beside it is the difference of their seconds to those of probe steps.
 class Ledger {
  public:
   Ledger(const Program& program, const Schedule& schedule, StepPrediction prediction);
@@ -47,6 +50,7 @@ class Ledger {
   const StepPrediction& prediction() const { return prediction_; }
   /// Median over steps of a call's measured seconds; 0 where it never ran.
   double measured_seconds(int op) const;
+  double alone_seconds(int op) const;
   /// Sums per step by kind and axes, the dearest first; communication before compute.
   std::vector<LedgerGroup> groups() const;
   /// The whole ledger: `{"version": 1, "ops": [...], "groups": [...], ...}`.
@@ -54,19 +58,28 @@ class Ledger {
 
  private:
   static constexpr std::size_t kSamples = 128;  // of an op, the newest
+  /// Samples of one number.
+  class Samples {
+   public:
+    void add(double value);
+    double median() const;
+
+   private:
+    std::vector<float> values_;
+    std::size_t next_ = 0;
+  };
   struct Row {
     OpCost cost;
-    std::vector<float> seconds, skew, exposed;
-    std::optional<Transport> transport;  // of a collective, the last call's
-    std::size_t next = 0;
-    void add(double measured, double skewed, double stood);
+    Samples seconds, alone;              // alone: without overlap
+    Samples skew, hidden, exposed;       // of a collective
+    std::optional<Transport> transport;  // the last call's
   };
 
   const Program& program_;
   const Schedule& schedule_;
   StepPrediction prediction_;
   std::vector<Row> rows_;
-  std::vector<double> probes_;  // compute seconds of steps without overlap
+  Samples probes_;  // compute seconds of steps without overlap
 };
 
 }  // namespace annulus

@@ -220,17 +220,17 @@ MemoryPlan plan_memory(const Program& program, const Schedule& schedule, const W
   return Planner(program, schedule).run(workspace);
 }
 
-std::vector<AliveItem> alive_at(const Program& program, const MemoryPlan& plan, int index) {
+std::vector<MemoryItem> alive_at(const Program& program, const MemoryPlan& plan, int index) {
   std::map<std::string, std::int64_t> bytes;
   for (const Buffer& buffer : plan.buffers) {
     if (buffer.persistent || buffer.first >= index || buffer.last < index) continue;
     const Op& maker = program.op(buffer.first);
     bytes[fmt::format("{} {}", maker.scope, maker.definition->name())] += buffer.bytes;
   }
-  std::vector<AliveItem> items;
+  std::vector<MemoryItem> items;
   for (const auto& [name, size] : bytes) items.push_back({name, size});
   std::stable_sort(items.begin(), items.end(),
-                   [](const AliveItem& a, const AliveItem& b) { return a.bytes > b.bytes; });
+                   [](const MemoryItem& a, const MemoryItem& b) { return a.bytes > b.bytes; });
   return items;
 }
 

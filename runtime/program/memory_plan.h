@@ -42,12 +42,14 @@ struct MemoryPlan {
 /// A buffer's memory is free for an op that is ordered, by the schedule's waits, behind all of its readers and writers.
 MemoryPlan plan_memory(const Program& program, const Schedule& schedule, const WorkspaceQuery& workspace);
 
-/// Bytes alive when op `index` starts, by who holds them: (scope or role, bytes), largest first.
-struct AliveItem {
+/// Bytes by what holds them.
+struct MemoryItem {
   std::string name;
   std::int64_t bytes = 0;
 };
-std::vector<AliveItem> alive_at(const Program& program, const MemoryPlan& plan, int index);
+
+/// Bytes alive when op `index` starts, by who holds them: (scope or role, bytes), largest first.
+std::vector<MemoryItem> alive_at(const Program& program, const MemoryPlan& plan, int index);
 /// The op before which most bytes of activations are alive.
 int fullest_moment(const Program& program, const MemoryPlan& plan);
 

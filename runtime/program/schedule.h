@@ -23,7 +23,10 @@ struct Schedule {
   std::vector<int> complete;
 
   int lane_count() const { return 1 + static_cast<int>(lane_axes.size()); }
-  int complete_before(int op, int lane) const { return complete[static_cast<std::size_t>(op * lane_count() + lane)]; }
+  int complete_before(int op, int lane) const {
+    return complete[static_cast<std::size_t>(op) * static_cast<std::size_t>(lane_count()) +
+                    static_cast<std::size_t>(lane)];
+  }
 };
 
 /// Derives lanes and waits from data dependencies and aliases. Every lane is drained at the end of a segment's run.

@@ -35,11 +35,15 @@ std::size_t upper_point(const std::vector<std::pair<double, double>>& points, do
   return i;
 }
 
-double scaled_seconds(const std::map<DType, RateCurve>& curves, DType dtype, double flops, std::string_view field) {
-  if (const auto found = curves.find(dtype); found != curves.end()) return found->second.seconds(flops);
+/// FLOPs over the rate at `size`.
+double scaled_seconds(const std::map<DType, RateCurve>& curves, DType dtype, double flops, double size,
+                      std::string_view field) {
+  if (flops <= 0) return 0;
+  if (const auto found = curves.find(dtype); found != curves.end()) return flops / found->second.rate(size);
   const auto base = curves.find(DType::f32);
   if (base == curves.end()) throw InternalError(fmt::format("hardware profile: {} lacks f32", field));
-  return base->second.seconds(flops) * static_cast<double>(size_of(dtype)) / static_cast<double>(size_of(DType::f32));
+  return flops / base->second.rate(size) * static_cast<double>(size_of(dtype)) /
+         static_cast<double>(size_of(DType::f32));
 }
 
 /// Seconds of a collective by what was measured of perhaps another: at the same bytes on the wire, plus the difference
@@ -94,24 +98,49 @@ double TransferCurve::seconds(double payload_bytes) const {
   return seconds0 + (payload_bytes - bytes0) * (seconds1 - seconds0) / (bytes1 - bytes0);
 }
 
-double HardwareProfile::product_seconds(DType dtype, double flops) const {
-  return scaled_seconds(products, dtype, flops, "products");
+double HardwareProfile::product_seconds(DType dtype, double flops, double largest_matrix_bytes) const {
+  return scaled_seconds(products, dtype, flops, flops, "products") +
+         (product_bandwidth > 0 ? largest_matrix_bytes / product_bandwidth : 0);
 }
 
-double HardwareProfile::attention_forward_seconds(DType dtype, double flops) const {
-  return scaled_seconds(attention_forward, dtype, flops, "attention_forward");
+double HardwareProfile::attention_forward_seconds(DType dtype, double flops, double keys_per_query) const {
+  return scaled_seconds(attention_forward, dtype, flops, keys_per_query, "attention_forward");
 }
 
-double HardwareProfile::attention_backward_seconds(DType dtype, double flops) const {
-  return scaled_seconds(attention_backward, dtype, flops, "attention_backward");
+double HardwareProfile::attention_backward_seconds(DType dtype, double flops, double keys_per_query) const {
+  return scaled_seconds(attention_backward, dtype, flops, keys_per_query, "attention_backward");
 }
 
-double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes) const {
-  const auto found = kernels.find(std::string(op_kind));
+double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes, double footprint) const {
+  const std::string kind(op_kind);
+  if (const auto found = state_kernels.find(kind); found != state_kernels.end() && bytes > 0)
+    return bytes / found->second.rate(footprint);
+  const auto found = kernels.find(kind);
   return (found != kernels.end() ? found->second : memory).seconds(bytes);
 }
 
-double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts) const {
+OverlapCost HardwareProfile::overlap_cost(double alone_seconds) const {
+  if (overlap.empty()) return {alone_seconds, alone_seconds, 0};
+  const auto above = std::find_if(overlap.begin(), overlap.end(),
+                                  [&](const OverlapCost& cost) { return cost.alone_seconds >= alone_seconds; });
+  const OverlapCost& first = overlap.front();
+  if (above == overlap.begin())
+    return {alone_seconds, alone_seconds + first.beside_seconds - first.alone_seconds,
+            first.lost_seconds * alone_seconds / first.alone_seconds};
+  const OverlapCost& below = *(above - 1);
+  if (above == overlap.end()) {
+    const double times = alone_seconds / below.alone_seconds;
+    return {alone_seconds, times * below.beside_seconds, times * below.lost_seconds};
+  }
+  const double share = (alone_seconds - below.alone_seconds) / (above->alone_seconds - below.alone_seconds);
+  return {alone_seconds, std::lerp(below.beside_seconds, above->beside_seconds, share),
+          std::lerp(below.lost_seconds, above->lost_seconds, share)};
+}
+
+std::string_view name_of(Operands operands) { return operands == Operands::apart ? "apart" : "in_place"; }
+
+double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts,
+                                           Operands operands) const {
   if (group_size == 1) return 0;
   if (collectives.empty()) {
     throw ConfigError(
@@ -123,7 +152,7 @@ double HardwareProfile::collective_seconds(CollectiveKind kind, int group_size, 
     const CollectiveKey& key = entry.first;
     const double sizes = std::abs(std::log2(static_cast<double>(group_size) / key.ranks));
     return std::tuple(key.kind == kind ? 0 : 1, (key.hosts > 1) == (hosts > 1) ? 0 : 1, sizes,
-                      std::abs(key.hosts - hosts));
+                      std::abs(key.hosts - hosts), key.operands == operands ? 0 : 1);
   };
   const auto nearest = std::min_element(collectives.begin(), collectives.end(),
                                         [&](const auto& a, const auto& b) { return distance(a) < distance(b); });

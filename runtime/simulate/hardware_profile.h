@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -53,18 +54,33 @@ class TransferCurve {
   Points points_;
 };
 
+/// Where a collective leaves its result: in place less is moved.
+enum class Operands : std::uint8_t { apart, in_place };
+inline constexpr std::array kOperands = {Operands::apart, Operands::in_place};
+std::string_view name_of(Operands operands);
+
 /// What was measured: groups of so many ranks that lie on so many hosts, evenly.
 struct CollectiveKey {
   CollectiveKind kind = CollectiveKind::all_reduce;
   int ranks = 2;
   int hosts = 1;
   Transport transport = Transport::direct;
+  Operands operands = Operands::apart;
   auto operator<=>(const CollectiveKey&) const = default;
+};
+
+/// What a hidden transfer and the compute beside it cost each other: who moves it has to find a core, and then takes
+/// it, and memory, from the compute.
+struct OverlapCost {
+  double alone_seconds = 0;   ///< of the transfer
+  double beside_seconds = 0;  ///< the same while its rank computes
+  double lost_seconds = 0;    ///< by which it slows the compute
+  bool operator==(const OverlapCost&) const = default;
 };
 
 /// What predictions know of a machine: measured by `annulus calibrate`, or written by hand for one that is not here.
 struct HardwareProfile {
-  static constexpr int kVersion = 2;
+  static constexpr int kVersion = 3;
 
   std::string name;
   std::string host;                  ///< where it was measured
@@ -72,32 +88,38 @@ struct HardwareProfile {
   std::string peak_name;             ///< what utilisation is counted against: "SGEMM ceiling of this CPU, 2 threads"
   double peak_flops_per_second = 0;  ///< of one rank
 
-  std::map<DType, RateCurve> products;           ///< FLOPs of a product (2 m n k) -> FLOP/s; f32 is always there
-  std::map<DType, RateCurve> attention_forward;  ///< FLOPs of a call -> FLOP/s; f32 is always there
-  std::map<DType, RateCurve> attention_backward;
+  /// FLOPs of a product (2 m n k) -> FLOP/s, apart from what fetching its largest matrix takes; f32 is always there.
+  std::map<DType, RateCurve> products;
+  double product_bandwidth = 0;  ///< bytes/s of the largest of a product's matrices; 0: it takes no time of its own
+  /// Keys that a query of a call meets on average -> FLOP/s; f32 is always there.
+  std::map<DType, RateCurve> attention_forward, attention_backward;
   RateCurve memory;                          ///< bytes read and written -> bytes/s, of a streaming pass
   std::map<std::string, RateCurve> kernels;  ///< the same by op kind, where arithmetic outweighs the memory
-  double op_overhead_seconds = 0;            ///< of starting any op
-  /// Share of a hidden collective's seconds by which it slows the compute beside it, in [0, 1].
-  double overlap_loss = 0;
-  /// How many times as long a collective takes while its rank computes: what moves it has to share the cores.
-  double overlap_slowdown = 1;
+  /// By op kind that passes once a step over what lasts: bytes of memory that all its calls touch -> bytes/s.
+  std::map<std::string, RateCurve> state_kernels;
+  double op_overhead_seconds = 0;    ///< of starting any op
+  std::vector<OverlapCost> overlap;  ///< by ascending alone_seconds; empty: neither costs the other anything
   /// What NCCL and the modules of kernels take of a GPU's memory beside arenas; 0 where it is not known.
   std::int64_t device_reserve_bytes = 0;
   int ranks_per_host = 0;  ///< of the job that was measured, ranks in order; 0: all on one
   std::map<CollectiveKey, TransferCurve> collectives;
 
   /// Where a dtype was not measured, f32's rate in bytes: f64 takes twice as long.
-  double product_seconds(DType dtype, double flops) const;
-  double attention_forward_seconds(DType dtype, double flops) const;
-  double attention_backward_seconds(DType dtype, double flops) const;
-  /// A pass over memory by an op of this kind.
-  double pass_seconds(std::string_view op_kind, double bytes) const;
+  double product_seconds(DType dtype, double flops, double largest_matrix_bytes) const;
+  double attention_forward_seconds(DType dtype, double flops, double keys_per_query) const;
+  double attention_backward_seconds(DType dtype, double flops, double keys_per_query) const;
+  /// A pass over memory by an op of this kind, whose calls together touch `footprint` bytes in a step.
+  double pass_seconds(std::string_view op_kind, double bytes, double footprint) const;
+  /// Of a transfer that takes so long alone. Linear between the points, as a transfer's own seconds are; what delays
+  /// the shortest that was measured delays shorter ones, and the longest stands for longer ones by its ratios.
+  OverlapCost overlap_cost(double alone_seconds) const;
   /// Seconds of a collective's transfer by the fastest transport measured; 0 for a group of one. Where (kind, size,
-  /// hosts) was not measured: the nearest that was (same kind first, then one or several hosts, then size, then hosts),
+  /// hosts, operands) was not measured: the nearest that was (same kind first, then one or several hosts, size, hosts,
+  /// operands),
   /// at the same bytes on the wire, plus the difference in steps times its latency per step (collective_cost.h). Throws
   /// ConfigError where no collective was measured at all.
-  double collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts = 1) const;
+  double collective_seconds(CollectiveKind kind, int group_size, double payload_bytes, int hosts = 1,
+                            Operands operands = Operands::apart) const;
   /// The faster of `messages` and `hierarchical` for a group that has both; `hierarchical` unless both were measured
   /// for (kind, size, hosts).
   Transport transport_between_hosts(CollectiveKind kind, int group_size, int hosts, double payload_bytes) const;

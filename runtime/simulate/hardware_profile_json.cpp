@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -24,13 +25,14 @@ constexpr std::array kFields = {"version",
                                 "device",
                                 "peak",
                                 "products",
+                                "product_bandwidth",
                                 "attention_forward",
                                 "attention_backward",
                                 "memory",
                                 "kernels",
+                                "state_kernels",
                                 "op_overhead_seconds",
-                                "overlap_loss",
-                                "overlap_slowdown",
+                                "overlap",
                                 "device_reserve_bytes",
                                 "ranks_per_host",
                                 "collectives"};
@@ -156,10 +158,33 @@ void read_collectives(const Reader& reader, const std::string& source, HardwareP
     auto curve = fields.curve<TransferCurve>("seconds");
     const auto kind = fields.one_of("kind", kCollectiveKinds);
     const auto transport = fields.one_of("transport", kTransports);
-    if (!kind || !transport) continue;
-    if (!profile.collectives.try_emplace({*kind, ranks, hosts, *transport}, std::move(curve)).second)
-      fields.problem("kind", fmt::format("{} over {} ranks on {} hosts by {} is there twice", name_of(*kind), ranks,
-                                         hosts, name_of(*transport)));
+    const auto operands = fields.one_of("operands", kOperands);
+    if (!kind || !transport || !operands) continue;
+    if (!profile.collectives.try_emplace({*kind, ranks, hosts, *transport, *operands}, std::move(curve)).second)
+      fields.problem("kind", fmt::format("{} over {} ranks on {} hosts by {}, {}, is there twice", name_of(*kind),
+                                         ranks, hosts, name_of(*transport), name_of(*operands)));
+  }
+}
+
+constexpr double kMostSeconds = 1e6;
+
+void read_overlap(const Reader& reader, const std::string& source, HardwareProfile& profile,
+                  std::vector<std::string>& problems) {
+  const Json* list = reader.find("overlap");
+  if (list == nullptr) return;
+  if (!list->is_array()) return reader.problem("overlap", "must be a list");
+  for (std::size_t i = 0; i < list->size(); ++i) {
+    const Json& entry = (*list)[i];
+    const std::string where = fmt::format("{}: overlap[{}].", source, i);
+    if (!entry.is_object()) {
+      problems.push_back(where + " must be an object of alone_seconds, beside_seconds and lost_seconds");
+      continue;
+    }
+    const Reader fields(entry, where, problems);
+    const double least = profile.overlap.empty() ? 0 : profile.overlap.back().alone_seconds;
+    const double alone = fields.number("alone_seconds", std::nextafter(least, kMostSeconds), kMostSeconds);
+    profile.overlap.push_back(
+        {alone, fields.number("beside_seconds", alone, kMostSeconds), fields.number("lost_seconds", 0, kMostSeconds)});
   }
 }
 
@@ -171,6 +196,12 @@ Json parse_object(const std::string& text, const std::string& source) {
     throw ConfigError(fmt::format("{} is no JSON: {}", source, error.what()));
   }
   throw ConfigError(fmt::format("{} is no hardware profile: its JSON is no object", source));
+}
+
+Json json_of(const std::map<std::string, RateCurve>& curves) {
+  Json object = Json::object();
+  for (const auto& [kind, curve] : curves) object[kind] = curve.points();
+  return object;
 }
 
 Json json_of(const std::map<DType, RateCurve>& curves) {
@@ -189,14 +220,18 @@ std::string to_json(const HardwareProfile& profile) {
   json["device"] = profile.device;
   json["peak"] = {{"name", profile.peak_name}, {"flops_per_second", profile.peak_flops_per_second}};
   json["products"] = json_of(profile.products);
+  json["product_bandwidth"] = profile.product_bandwidth;
   json["attention_forward"] = json_of(profile.attention_forward);
   json["attention_backward"] = json_of(profile.attention_backward);
   json["memory"] = profile.memory.points();
-  json["kernels"] = Json::object();
-  for (const auto& [kind, curve] : profile.kernels) json["kernels"][kind] = curve.points();
+  json["kernels"] = json_of(profile.kernels);
+  json["state_kernels"] = json_of(profile.state_kernels);
   json["op_overhead_seconds"] = profile.op_overhead_seconds;
-  json["overlap_loss"] = profile.overlap_loss;
-  json["overlap_slowdown"] = profile.overlap_slowdown;
+  json["overlap"] = Json::array();
+  for (const OverlapCost& cost : profile.overlap)
+    json["overlap"].push_back({{"alone_seconds", cost.alone_seconds},
+                               {"beside_seconds", cost.beside_seconds},
+                               {"lost_seconds", cost.lost_seconds}});
   if (profile.device_reserve_bytes > 0) json["device_reserve_bytes"] = profile.device_reserve_bytes;
   json["ranks_per_host"] = profile.ranks_per_host;
   json["collectives"] = Json::array();
@@ -205,6 +240,7 @@ std::string to_json(const HardwareProfile& profile) {
                                    {"ranks", key.ranks},
                                    {"hosts", key.hosts},
                                    {"transport", name_of(key.transport)},
+                                   {"operands", name_of(key.operands)},
                                    {"seconds", curve.points()}});
   }
   return json.dump(1) + "\n";
@@ -237,13 +273,14 @@ HardwareProfile parse_hardware_profile(const std::string& text, const std::strin
     reader.problem("peak", "must be an object of name and flops_per_second");
   }
   profile.products = reader.curves_by_dtype("products");
+  profile.product_bandwidth = reader.number("product_bandwidth", 0, kMost);
   profile.attention_forward = reader.curves_by_dtype("attention_forward");
   profile.attention_backward = reader.curves_by_dtype("attention_backward");
   profile.memory = reader.curve<RateCurve>("memory");
   profile.kernels = reader.curves("kernels");
+  profile.state_kernels = reader.curves("state_kernels");
   profile.op_overhead_seconds = reader.number("op_overhead_seconds", 0, 1);
-  profile.overlap_loss = reader.number("overlap_loss", 0, 1);
-  profile.overlap_slowdown = reader.number("overlap_slowdown", 1, 1e6);
+  read_overlap(reader, source, profile, problems);
   if (json.contains("device_reserve_bytes"))
     profile.device_reserve_bytes = static_cast<std::int64_t>(reader.number("device_reserve_bytes", 0, 1e15));
   profile.ranks_per_host = static_cast<int>(reader.number("ranks_per_host", 0, 1 << 24));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <set>
 
 #include "runtime/ops/op_table.h"
@@ -10,23 +11,67 @@
 namespace annulus {
 namespace {
 
-double compute_seconds(const Program& program, const Op& op, const Work& work, const HardwareProfile& profile) {
+double bytes_of(const Work& work) { return static_cast<double>(work.bytes_read + work.bytes_written); }
+
+/// Types of an op's operands.
+struct Operation {
+  std::vector<ValueType> inputs, outputs;
+  Operation(const Program& program, const Op& op) {
+    for (ValueId id : op.inputs) inputs.push_back(program.type(id));
+    for (ValueId id : op.outputs) outputs.push_back(program.type(id));
+  }
+};
+
+/// Bytes that the calls of each kind touch in a step, each for itself.
+std::map<OpKind, double> footprints(const Program& program) {
+  std::map<OpKind, double> bytes;
+  for (int i = 0; i < program.op_count(); ++i) {
+    const Op& op = program.op(i);
+    const Operation types(program, op);
+    bytes[op.definition->kind()] += program.segments()[static_cast<std::size_t>(op.segment)].repeat *
+                                    static_cast<double>(footprint_bytes(*op.definition, types.inputs, types.outputs));
+  }
+  return bytes;
+}
+
+double largest_matrix_bytes(const Program& program, const Op& product) {
+  return static_cast<double>(std::max({program.type(product.inputs[0]).bytes(), program.type(product.inputs[1]).bytes(),
+                                       program.type(product.outputs[0]).bytes()}));
+}
+
+double compute_seconds(const Program& program, const Op& op, const Work& work, const HardwareProfile& profile,
+                       double footprint) {
   if (op.definition->is_view()) return 0;
   const DType dtype = program.type(op.inputs.front()).dtype;
   switch (op.definition->kind()) {
     case OpKind::matmul:
-      return profile.op_overhead_seconds + profile.product_seconds(dtype, work.flops);
-    case OpKind::attention_step:
-      return profile.op_overhead_seconds + profile.attention_forward_seconds(dtype, work.flops);
-    case OpKind::attention_step_grad:
-      return profile.op_overhead_seconds + profile.attention_backward_seconds(dtype, work.flops);
-    default:
       return profile.op_overhead_seconds +
-             profile.pass_seconds(op.definition->name(), static_cast<double>(work.bytes_read + work.bytes_written));
+             profile.product_seconds(dtype, work.flops, largest_matrix_bytes(program, op));
+    case OpKind::attention_step:
+      return profile.op_overhead_seconds +
+             profile.attention_forward_seconds(dtype, work.flops, keys_per_query(*op.definition));
+    case OpKind::attention_step_grad:
+      return profile.op_overhead_seconds +
+             profile.attention_backward_seconds(dtype, work.flops, keys_per_query(*op.definition));
+    default:
+      return profile.op_overhead_seconds + profile.pass_seconds(op.definition->name(), bytes_of(work), footprint);
   }
 }
 
 }  // namespace
+
+double keys_per_query(const OpDefinition& step) {
+  const auto of = [](const std::vector<AttentionBlock>& blocks) {
+    double pairs = 0, queries = 0;
+    for (const AttentionBlock& block : blocks) {
+      pairs += static_cast<double>(block.pairs());
+      queries += block.query_end - block.query_begin;
+    }
+    return queries > 0 ? pairs / queries : 0;
+  };
+  if (const auto* forward = dynamic_cast<const AttentionStep*>(&step)) return of(forward->blocks());
+  return of(dynamic_cast<const AttentionStepGrad&>(step).blocks());
+}
 
 int hosts_of(const MeshAxes& mesh, AxisSet axes, int ranks_per_host) {
   if (ranks_per_host == 0) return 1;
@@ -46,10 +91,16 @@ int hosts_of(const MeshAxes& mesh, AxisSet axes, int ranks_per_host) {
   return static_cast<int>(hosts.size());
 }
 
+std::int64_t footprint_bytes(const OpDefinition& op, OpDefinition::Types inputs, OpDefinition::Types outputs) {
+  std::int64_t bytes = 0;
+  for (const ValueType& type : inputs) bytes += type.bytes();
+  for (const ValueType& type : outputs) bytes += type.bytes();
+  for (const Alias& alias : op.aliases()) bytes -= outputs[static_cast<std::size_t>(alias.output)].bytes();
+  return bytes;
+}
+
 OpCost cost_of(const Program& program, const Op& op) {
-  std::vector<ValueType> inputs, outputs;
-  for (ValueId id : op.inputs) inputs.push_back(program.type(id));
-  for (ValueId id : op.outputs) outputs.push_back(program.type(id));
+  const auto [inputs, outputs] = Operation(program, op);
   OpCost cost;
   cost.work = op.definition->work(inputs, outputs);
   if (const auto call = op.definition->collective()) {
@@ -58,6 +109,7 @@ OpCost cost_of(const Program& program, const Op& op) {
     for (const ValueType& type : outputs) out += type.bytes();
     cost.payload_bytes = call->kind == CollectiveKind::all_gather ? out : in;
     cost.group_size = program.mesh().size(call->axes);
+    if (!op.definition->aliases().empty()) cost.operands = Operands::in_place;
     cost.wire_bytes = wire_bytes(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes));
   }
   return cost;
@@ -72,6 +124,7 @@ class Walk {
       : program_(program),
         schedule_(schedule),
         profile_(profile),
+        footprints_(footprints(program)),
         lanes_(static_cast<std::size_t>(schedule.lane_count())),
         complete_(static_cast<std::size_t>(program.op_count())) {
     prediction_.ops.resize(static_cast<std::size_t>(program.op_count()));
@@ -96,7 +149,8 @@ class Walk {
  private:
   struct Lane {
     std::deque<int> queue;
-    double remaining = 0;  ///< seconds that the first in the queue would take undisturbed
+    double remaining = 0;  ///< seconds that the first in the queue would take alone
+    OverlapCost cost;      ///< of the same
   };
 
   OpPrediction& prediction_of(int op) { return prediction_.ops[static_cast<std::size_t>(op)]; }
@@ -106,47 +160,50 @@ class Walk {
     const OpCost cost = cost_of(program_, op);
     if (const auto call = op.definition->collective()) {
       Lane& lane = lanes_[static_cast<std::size_t>(schedule_.lanes[static_cast<std::size_t>(index)])];
-      prediction_of(index).seconds =
+      prediction_of(index).alone_seconds =
           profile_.collective_seconds(call->kind, cost.group_size, static_cast<double>(cost.payload_bytes),
-                                      hosts_of(program_.mesh(), call->axes, profile_.ranks_per_host));
+                                      hosts_of(program_.mesh(), call->axes, profile_.ranks_per_host), cost.operands);
       lane.queue.push_back(index);
       if (lane.queue.size() == 1) begin_first(lane, now_);
       return;
     }
     OpPrediction& own = prediction_of(index);
-    own.seconds = compute_seconds(program_, op, cost.work, profile_);
+    own.alone_seconds = compute_seconds(program_, op, cost.work, profile_, footprints_.at(op.definition->kind()));
     own.begin = now_;
-    const double moved = pass(own.seconds, profile_.overlap_slowdown);
-    const double slowed = profile_.overlap_loss * moved;
+    const double slowed = pass(own.alone_seconds, Beside::compute);
     now_ += slowed;
     own.end = now_;
+    own.seconds = own.end - own.begin;
     prediction_.exposed_seconds += slowed * repeat_;
-    prediction_.compute_seconds += own.seconds * repeat_;
+    prediction_.compute_seconds += own.alone_seconds * repeat_;
     prediction_.flops += cost.work.flops * repeat_;
   }
 
   void begin_first(Lane& lane, double when) {
     OpPrediction& first = prediction_of(lane.queue.front());
-    lane.remaining = first.seconds;
+    lane.remaining = first.alone_seconds;
+    lane.cost = profile_.overlap_cost(first.alone_seconds);
     first.begin = when;
   }
 
-  /// Lets `seconds` pass, in which a transfer takes `slowdown` times as long as alone. Returns the seconds that all
-  /// transfers together moved on by, as if alone.
-  double pass(double seconds, double slowdown) {
-    double moved_by_all = 0;
+  enum class Beside { compute, nothing };
+
+  /// Lets `seconds` pass, in which transfers move on. Returns the seconds by which they slow the compute beside them.
+  double pass(double seconds, Beside beside) {
+    double lost = 0;
     for (Lane& lane : lanes_) {
       double left = seconds;
       while (!lane.queue.empty() && (left > 0 || lane.remaining <= 0)) {
+        const double slowdown = beside == Beside::compute ? lane.cost.beside_seconds / lane.cost.alone_seconds : 1;
         const double moved = std::min(left / slowdown, lane.remaining);
         left -= moved * slowdown;
         lane.remaining -= moved;
-        moved_by_all += moved;
+        if (moved > 0) lost += moved * lane.cost.lost_seconds / lane.cost.alone_seconds;
         if (lane.remaining <= 0) finish_first(lane, now_ + seconds - left);
       }
     }
     now_ += seconds;
-    return moved_by_all;
+    return lost;
   }
 
   void finish_first(Lane& lane, double when) {
@@ -163,7 +220,7 @@ class Walk {
   void wait_for(int index) {
     Lane& lane = lanes_[static_cast<std::size_t>(schedule_.lanes[static_cast<std::size_t>(index)])];
     const double begin = now_;
-    while (!complete_[static_cast<std::size_t>(index)]) pass(lane.remaining, 1);
+    while (!complete_[static_cast<std::size_t>(index)]) pass(lane.remaining, Beside::nothing);
     expose(index, now_ - begin);
   }
 
@@ -175,6 +232,7 @@ class Walk {
   const Program& program_;
   const Schedule& schedule_;
   const HardwareProfile& profile_;
+  const std::map<OpKind, double> footprints_;
   StepPrediction prediction_;
   std::vector<Lane> lanes_;
   std::vector<bool> complete_;

@@ -14,15 +14,23 @@ struct OpCost {
   std::int64_t payload_bytes = 0;  ///< of a collective: M, as in collective_cost.h
   double wire_bytes = 0;           ///< of a collective: sent by this rank, modelled
   int group_size = 1;
+  Operands operands = Operands::apart;  ///< of a collective
 };
 OpCost cost_of(const Program& program, const Op& op);
+
+/// Bytes of memory that an op touches: of its inputs, and of outputs that do not lie in them.
+std::int64_t footprint_bytes(const OpDefinition& op, OpDefinition::Types inputs, OpDefinition::Types outputs);
+
+/// Keys that a query of the blocks of an attention step, or of its gradient, meets on average.
+double keys_per_query(const OpDefinition& step);
 
 /// On how many hosts the group of this rank over `axes` is, where ranks lie on them in order, so many each; 0: on one.
 int hosts_of(const MeshAxes& mesh, AxisSet axes, int ranks_per_host);
 
 /// When an op would run, within one run of its segment.
 struct OpPrediction {
-  double seconds = 0;  ///< of the kernel, or of the transfer
+  double alone_seconds = 0;  ///< of the kernel, or of the transfer, with nothing beside it
+  double seconds = 0;        ///< in the step
   double begin = 0, end = 0;
   double exposed = 0;  ///< of a collective: how long the compute lane would stand still for it
 };
@@ -32,7 +40,7 @@ struct OpPrediction {
 struct StepPrediction {
   std::vector<OpPrediction> ops;
   double step_seconds = 0;
-  double compute_seconds = 0;
+  double compute_seconds = 0;        ///< of kernels with nothing beside them
   double communication_seconds = 0;  ///< all transfers, hidden or not
   double exposed_seconds = 0;
   double flops = 0;  ///< of products and attention

@@ -22,14 +22,17 @@ TEST(Calibration, EveryRankGetsTheSameCompleteProfile) {
   EXPECT_NE(profile.name.find("first-run default"), std::string::npos);
   for (const auto& [size, rate] : profile.products.at(DType::f32).points())
     EXPECT_LE(rate, 2 * profile.peak_flops_per_second) << size;  // rates leave the start of the op out
-  for (const char* kind :
-       {"add",           "add_bias",   "column_sum", "gelu",        "gelu_grad",   "layer_norm", "layer_norm_grad",
-        "embed",         "embed_grad", "dropout",    "row_max",     "row_sum_exp", "row_target", "row_softmax",
-        "residual_norm", "nll",        "nll_grad",   "sum_squares", "accumulate",  "zero",       "adamw"})
+  for (const char* kind : {"add", "add_bias", "column_sum", "gelu", "gelu_grad", "layer_norm", "layer_norm_grad",
+                           "embed", "embed_grad", "dropout", "row_max", "row_sum_exp", "row_target", "row_softmax",
+                           "residual_norm", "nll", "nll_grad", "accumulate"})
     EXPECT_TRUE(profile.kernels.contains(kind)) << kind;
+  for (const char* kind : {"sum_squares", "zero", "adamw"}) EXPECT_TRUE(profile.state_kernels.contains(kind)) << kind;
+  EXPECT_FALSE(profile.overlap.empty());
   for (CollectiveKind kind :
        {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter, CollectiveKind::shift})
     EXPECT_TRUE(profile.collectives.contains({kind, 2})) << name_of(kind);
+  for (CollectiveKind kind : {CollectiveKind::all_reduce, CollectiveKind::all_gather})
+    EXPECT_TRUE(profile.collectives.contains({kind, 2, 1, Transport::direct, Operands::in_place})) << name_of(kind);
 }
 
 }  // namespace

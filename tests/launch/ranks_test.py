@@ -178,27 +178,54 @@ class RanksTest(unittest.TestCase):
     def test_a_plan_beyond_memory_is_refused(self):
         self.refused("GiB", "available", more=("model.hidden=400000", "model.head_dim=16"))
 
-    def begin(self, output):
-        """A long job of two ranks, of which the second is returned when a step is done."""
+    def test_where_arenas_are_not_shared_log_and_ledger_say_so(self):
+        # Files of at most 16 MiB, and so no larger ones in memory: the arenas are, the slots are not.
+        limited = ["mpirun", "-n", "2", "bash", "-c", """trap '' XFSZ; ulimit -f 16384; exec "$@" """, "bash"]
+        output = self.folder / "copied"
+        job = subprocess.run([*limited, sys.argv[1], "train", self.config, *self.settings(output, "parallel.tp=2", "model.hidden=320")],
+                             capture_output=True, text=True, check=False)
+        self.assertEqual(job.returncode, 0, job.stdout + job.stderr)
+        self.assertIn("share no memory for their arenas", job.stdout)
+        ledger = json.loads((output / "ledger.json").read_text())
+        self.assertEqual({op["transport"] for op in ledger["ops"] if op["axes"]}, {"slots"})
+
+    def begin(self, output, *mesh):
+        """A long job of two ranks and the processes of these, when a step is done."""
         command = ["mpirun", "-n", "2", sys.argv[1], "train", str(self.config),
-                   *self.settings(output, "training.steps=1000000", "parallel.tp=2")]
+                   *self.settings(output, "training.steps=1000000", *mesh or ("parallel.tp=2",))]
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.addCleanup(job.communicate)
+        self.addCleanup(job.stdout.close)
+        self.addCleanup(job.wait)
         self.addCleanup(job.kill)
         while not (output / "metrics.jsonl").exists() or not (output / "metrics.jsonl").read_text():
             self.assertIsNone(job.poll())
             time.sleep(0.1)
         return job, [rank for rank in processes() if str(output) in command_of(rank) and "mpirun" not in command_of(rank)]
 
-    def test_a_killed_rank_ends_the_job(self):
-        job, ranks = self.begin(self.folder / "killed")
+    def end_of(self, name, how, message, *mesh):
+        """A signal to the rank of a process while its job trains: what the others say of it, and what they leave behind."""
+        shared = set(os.listdir("/dev/shm"))
+        job, ranks = self.begin(self.folder / name, *mesh)
         self.assertEqual(len(ranks), 2)
+        time.sleep(random.uniform(0, 0.2))  # steps take a few milliseconds: anywhere in one
         begin = time.monotonic()
-        os.kill(ranks[1], signal.SIGKILL)
-        text, _ = job.communicate(timeout=60)
-        print(f"a killed rank: the job ended after {time.monotonic() - begin:.1f} s")
+        os.kill(ranks[1], how)
+        text, _ = job.communicate()
+        print(f"{name}: the job ended after {time.monotonic() - begin:.1f} s")
         self.assertNotEqual(job.returncode, 0)
-        self.assertIn("rank", text)
+        self.assertRegex(text, message)
+        self.assertEqual([rank for rank in ranks if "annulus" in command_of(rank)], [])
+        self.assertEqual(set(os.listdir("/dev/shm")) - shared, set())
+
+    def test_a_killed_rank_ends_the_job(self):
+        # Direct all-reduces; gathers and scatters of activations; a ring; the buckets of an optimizer that is sharded.
+        for name, mesh in (("tp", ("parallel.tp=2",)), ("sp", ("parallel.tp=2", "parallel.sequence_parallel=true")),
+                           ("ring", ("parallel.cp=2",)), ("sharded", ("parallel.dp=2",))):
+            with self.subTest(name):
+                self.end_of(name, signal.SIGKILL, r"rank [01] died|process rank [01]", *mesh)
+
+    def test_a_stopped_rank_ends_the_job(self):
+        self.end_of("stopped", signal.SIGSTOP, r"rank [01] has sent no heartbeat", "parallel.dp=2")
 
     def test_a_signal_ends_the_run_in_good_order(self):
         output = self.folder / "stopped"

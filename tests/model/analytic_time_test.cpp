@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <iterator>
+#include <string_view>
+#include <utility>
 
 #include "model/analytic/crossover.h"
 #include "model/analytic/flops.h"
@@ -141,6 +143,27 @@ TEST(AnalyticTime, OneRankOnlyComputes) {
   EXPECT_THROW((void)step_time(two, profile, DType::f32), ConfigError);
 }
 
+TEST(AnalyticTime, FusedEpiloguesLeaveNormsAndBiasGradients) {
+  const HardwareProfile profile = flat(2e11, 1e11, 3e10, {1e-6, 1e10}, 2);
+  const auto seconds = [&](Symbols s, std::string_view name) {
+    for (const ComputeTime& entry : step_time(s, profile, DType::f32).compute)
+      if (entry.name == name) return std::pair(entry.forward_seconds, entry.backward_seconds);
+    return std::pair(-1.0, -1.0);
+  };
+  Symbols s = published::gpt2(12, 12);
+  EXPECT_GT(seconds(s, "activation").first, 0);
+  s.fused_epilogues = true;
+  EXPECT_EQ(seconds(s, "activation").first, -1);
+  const double stream = static_cast<double>(s.p * s.b() * s.D) / 3e10 * static_cast<double>(s.L * s.norms * s.m);
+  EXPECT_NEAR(seconds(s, "norms").first / (2 * stream), 1, 1e-9);
+  EXPECT_EQ(seconds(s, "bias, dropout, residual").first, -1);
+  // Query, key, value, output and down have D columns each, up has F.
+  const double biased = static_cast<double>(s.p * s.b() * (5 * s.D + s.F)) / 3e10 * static_cast<double>(s.L * s.m);
+  EXPECT_NEAR(seconds(s, "bias gradients").second / biased, 1, 1e-9);
+  s.T = 2;
+  EXPECT_NEAR(seconds(s, "norms").first / (4 * stream), 1, 1e-9);  // two streams in, two out
+}
+
 TEST(AnalyticTime, HiddenNeverExceedsWhatThereIs) {
   for (const Link& link : {Link{1e-7, 1e12}, Link{1e-4, 1e9}}) {
     for (const bool sequence_parallel : {false, true}) {
@@ -154,7 +177,7 @@ TEST(AnalyticTime, HiddenNeverExceedsWhatThereIs) {
         EXPECT_LE(entry.exposed_seconds, entry.seconds * (1 + 1e-12)) << name_of(entry.item.role);
       }
       EXPECT_NEAR(time.seconds(), time.compute_seconds() + time.exposed_seconds(), 1e-12);
-      profile.overlap_loss = 1;  // then nothing is gained by overlapping
+      profile.overlap = {{1, 1, 1}};  // then nothing is gained by overlapping
       const StepTime lossy = step_time(s, profile, DType::f32);
       EXPECT_NEAR(lossy.seconds() / (time.compute_seconds() + time.communication_seconds()), 1, 1e-12);
     }

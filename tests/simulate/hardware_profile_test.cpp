@@ -23,13 +23,14 @@ HardwareProfile example() {
   profile.peak_flops_per_second = 3e11;
   profile.products[DType::f32] = RateCurve({{1e6, 5e10}, {1e9, 2e11}, {1e10, 3e11}});
   profile.products[DType::f64] = RateCurve({{1e6, 1e10}});
-  profile.attention_forward[DType::f32] = RateCurve({{1e6, 1e11}});
+  profile.attention_forward[DType::f32] = RateCurve({{10, 1e11}, {100, 2e11}});
   profile.attention_backward[DType::f32] = RateCurve({{1e6, 8e10}});
   profile.memory = RateCurve({{1e5, 1e11}, {1e8, 3e10}});
   profile.kernels["gelu"] = RateCurve({{1e6, 1e10}});
   profile.op_overhead_seconds = 2e-6;
-  profile.overlap_loss = 0.25;
-  profile.overlap_slowdown = 3;
+  profile.product_bandwidth = 4e10;
+  profile.state_kernels["adamw"] = RateCurve({{1e6, 1e11}, {1e9, 3e10}});
+  profile.overlap = {{1e-4, 5e-4, 2e-5}, {1e-2, 3e-2, 8e-3}};
   profile.collectives[{CollectiveKind::all_reduce, 2}] = TransferCurve({{8, 1e-6}, {1024, 2e-6}, {1 << 20, 1e-4}});
   profile.collectives[{CollectiveKind::shift, 2}] = TransferCurve({{8, 1e-6}, {1 << 20, 5e-5}});
   return profile;
@@ -40,12 +41,46 @@ TEST(HardwareProfile, RatesInterpolateInLogarithms) {
   EXPECT_DOUBLE_EQ(profile.products.at(DType::f32).rate(1), 5e10);
   EXPECT_DOUBLE_EQ(profile.products.at(DType::f32).rate(1e12), 3e11);
   EXPECT_NEAR(profile.products.at(DType::f32).rate(std::sqrt(1e15)), 1e11, 1);  // geometric middle of 5e10 and 2e11
-  EXPECT_NEAR(profile.product_seconds(DType::f32, 1e9), 1e9 / 2e11, 1e-15);
-  EXPECT_EQ(profile.product_seconds(DType::f32, 0), 0);
-  EXPECT_DOUBLE_EQ(profile.product_seconds(DType::f64, 1e9), 0.1);
-  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f64, 1e9), 2 * 0.01);  // not measured: twice f32's
-  EXPECT_DOUBLE_EQ(profile.pass_seconds("gelu", 1e6), 1e-4);
-  EXPECT_DOUBLE_EQ(profile.pass_seconds("add", 1e8), 1e8 / 3e10);
+  EXPECT_NEAR(profile.product_seconds(DType::f32, 1e9, 0), 1e9 / 2e11, 1e-15);
+  EXPECT_NEAR(profile.product_seconds(DType::f32, 1e9, 1e8), 1e9 / 2e11 + 1e8 / 4e10, 1e-15);
+  EXPECT_EQ(profile.product_seconds(DType::f32, 0, 0), 0);
+  EXPECT_DOUBLE_EQ(profile.product_seconds(DType::f64, 1e9, 0), 0.1);
+  // The rate hangs on the keys alone, and a type that was not measured takes f32's by its bytes.
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e7, 100), 1e7 / 2e11);
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e9, 10), 1e9 / 1e11);
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f64, 1e9, 10), 2 * 0.01);
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("gelu", 1e6, 1e9), 1e-4);
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("add", 1e8, 1e3), 1e8 / 3e10);
+  // What lasts: the rate hangs on what all calls touch, not on one call.
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("adamw", 1e6, 1e9), 1e6 / 3e10);
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("adamw", 1e6, 1e5), 1e6 / 1e11);
+}
+
+TEST(HardwareProfile, OverlapIsADelayAndARatio) {
+  HardwareProfile profile = example();
+  const auto expect = [&](double alone, double beside, double lost) {
+    const OverlapCost cost = profile.overlap_cost(alone);
+    EXPECT_DOUBLE_EQ(cost.alone_seconds, alone);
+    EXPECT_NEAR(cost.beside_seconds / beside, 1, 1e-9) << alone;
+    EXPECT_NEAR(cost.lost_seconds, lost, 1e-9 * alone) << alone;
+  };
+  expect(1e-4, 5e-4, 2e-5);
+  expect(1e-6, 4.01e-4, 2e-7);                            // shorter than measured: the same delay
+  expect(5.05e-3, (5e-4 + 3e-2) / 2, (2e-5 + 8e-3) / 2);  // in the middle
+  expect(1, 3, 0.8);
+  profile.overlap.clear();
+  expect(1e-3, 1e-3, 0);
+}
+
+TEST(HardwareProfile, CollectivesInPlaceAreTheirOwn) {
+  HardwareProfile profile = example();
+  const auto kind = CollectiveKind::all_gather;
+  profile.collectives[{kind, 2}] = TransferCurve({{100, 2e-6}, {10000, 4e-6}});
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(kind, 2, 100, 1, Operands::in_place), 2e-6) << "the nearest";
+  profile.collectives[{kind, 2, 1, Transport::direct, Operands::in_place}] =
+      TransferCurve({{100, 1e-6}, {10000, 2e-6}});
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(kind, 2, 100, 1, Operands::in_place), 1e-6);
+  EXPECT_DOUBLE_EQ(profile.collective_seconds(kind, 2, 100), 2e-6);
 }
 
 TEST(HardwareProfile, TransfersInterpolateByAlphaAndBeta) {
@@ -141,18 +176,20 @@ TEST(HardwareProfile, BadInputIsNamed) {
   EXPECT_TRUE(problems_of(good).empty());
   EXPECT_EQ(problems_of("{").size(), 1u);
   EXPECT_EQ(problems_of("[]").at(0), "p.json is no hardware profile: its JSON is no object");
-  EXPECT_GE(problems_of("{\"version\": 2}").size(), 11u);  // all that is missing, at once
-  EXPECT_EQ(problems_of(replaced(good, "\"version\": 2", "\"version\": 7")).at(0),
-            "p.json: version 7 cannot be read, only 2; run annulus calibrate again");
+  EXPECT_GE(problems_of("{\"version\": 3}").size(), 11u);  // all that is missing, at once
+  EXPECT_EQ(problems_of(replaced(good, "\"version\": 3", "\"version\": 7")).at(0),
+            "p.json: version 7 cannot be read, only 3; run annulus calibrate again");
   EXPECT_EQ(problems_of(replaced(good, "\"host\"", "\"hots\"")),
             (std::vector<std::string>{"p.json: hots is no field of a profile", "p.json: host is missing"}));
-  EXPECT_EQ(problems_of(replaced(good, "\"overlap_loss\": 0.25", "\"overlap_loss\": 2.5")).at(0),
-            "p.json: overlap_loss is 2.5; use a number from 0 to 1");
+  EXPECT_EQ(problems_of(replaced(good, "\"beside_seconds\": 0.0005", "\"beside_seconds\": 0.00005")).at(0),
+            "p.json: overlap[0].beside_seconds is 5e-05; use a number from 0.0001 to 1000000");
+  EXPECT_EQ(problems_of(replaced(good, "\"alone_seconds\": 0.01", "\"alone_seconds\": 0.0001")).size(), 1u)
+      << "they ascend";
   EXPECT_EQ(problems_of(replaced(good, "\"f64\"", "\"f63\"")).at(0),
             "p.json: products has the unknown type 'f63'; use f32, f64, bf16, f16");
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"shuffle\"")).size(), 1u);
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"all_reduce\"")).at(0),
-            "p.json: collectives[1].kind all_reduce over 2 ranks on 1 hosts by direct is there twice");
+            "p.json: collectives[1].kind all_reduce over 2 ranks on 1 hosts by direct, apart, is there twice");
   EXPECT_EQ(problems_of(replaced(good, "\"f32\"", "\"f64\"")).size(), 1u);
 }
 

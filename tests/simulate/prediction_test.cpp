@@ -61,7 +61,8 @@ TEST(Prediction, ATransferBesideEnoughComputeIsHidden) {
 
 TEST(Prediction, TransfersBesideComputeTakeLonger) {
   HardwareProfile profile = machine();
-  profile.overlap_slowdown = 5;  // a fifth of a second's work is done beside the hidden product; the rest is waited for
+  // Of the hidden transfer a fifth of a second's work is done; the rest is waited for.
+  profile.overlap = {{kTransfer, 5 * kTransfer, 0}};
   const StepPrediction step = predicted(program(1, 1), profile);
   const double rest = kTransfer - kProduct / 5;
   EXPECT_NEAR(step.step_seconds, 3 * kProduct + rest, 1e-9);
@@ -71,7 +72,7 @@ TEST(Prediction, TransfersBesideComputeTakeLonger) {
 
 TEST(Prediction, ComputeBesideTransfersTakesLonger) {
   HardwareProfile profile = machine();
-  profile.overlap_loss = 0.5;
+  profile.overlap = {{kTransfer, kTransfer, 0.5 * kTransfer}};
   const StepPrediction step = predicted(program(1, 1), profile);
   EXPECT_NEAR(step.step_seconds, 3 * kProduct + 0.5 * kTransfer, 1e-9);
   EXPECT_NEAR(step.compute_seconds, 3 * kProduct, 1e-9);
