@@ -59,11 +59,13 @@ std::string describe(const RankState& state) {
                      state.seconds);
 }
 
+bool is_overdue(const RankState& state) { return overtime(state) >= 0; }
+
 std::optional<int> overdue_rank(const std::vector<RankState>& states) {
   const auto worst = std::max_element(states.begin(), states.end(), [](const RankState& one, const RankState& other) {
     return overtime(one) < overtime(other);
   });
-  if (worst == states.end() || overtime(*worst) < 0) return std::nullopt;
+  if (worst == states.end() || !is_overdue(*worst)) return std::nullopt;
   return static_cast<int>(worst - states.begin());
 }
 

@@ -27,6 +27,9 @@ std::optional<RankState> decoded(std::string_view bytes);
 /// `in all_reduce layers.3.mlp over tp (operation 58) for 61.0 s`
 std::string describe(const RankState& state);
 
+/// Whether its operation is past its deadline.
+bool is_overdue(const RankState& state);
+
 /// The rank that is furthest past its deadline, or none.
 std::optional<int> overdue_rank(const std::vector<RankState>& states);
 

@@ -158,15 +158,17 @@ class Overseer final : public WatchdogRole {
 
   /// An operation is a hang when it is still past its deadline after everybody has told its state once more.
   std::optional<std::string> hang(double now) {
-    const std::optional<int> overdue = overdue_rank(states_);
-    const std::pair<int, std::uint64_t> which =
-        overdue ? std::pair(*overdue, states_[*overdue].sequence) : std::pair(-1, std::uint64_t{0});
-    if (which != suspect_) {
-      suspect_ = which;
+    // Whose overtime is longest changes with every heartbeat where several ranks hang: a suspect stays one.
+    const int suspected = suspect_.first;
+    const bool still =
+        suspected >= 0 && states_[suspected].sequence == suspect_.second && is_overdue(states_[suspected]);
+    if (!still) {
+      const std::optional<int> overdue = overdue_rank(states_);
+      suspect_ = overdue ? std::pair(*overdue, states_[*overdue].sequence) : std::pair(-1, std::uint64_t{0});
       suspected_ = now;
     }
-    if (!overdue || now - suspected_ < 1.5 * options_.heartbeat_seconds) return std::nullopt;
-    return explain_hang(states_, *overdue);
+    if (suspect_.first < 0 || now - suspected_ < 1.5 * options_.heartbeat_seconds) return std::nullopt;
+    return explain_hang(states_, suspect_.first);
   }
 
   void tell_all(FrameType type, const std::string& text) {
