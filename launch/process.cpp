@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -87,7 +88,10 @@ Process::Process() {
   local_size_ = static_cast<int>(pools_.size());
 }
 
-Process::~Process() = default;
+Process::~Process() {
+  // Before MPI ends: mpirun may then end this process, because another has left with an error.
+  std::fflush(stdout);
+}
 
 int Process::claim_cores(std::int64_t asked) {
   const CoreShare share = share_of(pools_, static_cast<std::size_t>(local_rank_), quota_cores());

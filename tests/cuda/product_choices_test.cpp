@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <set>
 
+#include "runtime/cuda/launch.h"
 #include "tests/cpu/support.h"
 #include "tests/cuda/epilogues.h"
 
