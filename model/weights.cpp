@@ -1,7 +1,8 @@
 #include "model/weights.h"
 
 #include <algorithm>
-#include <iterator>
+
+#include "runtime/core/half_vector.h"
 
 namespace annulus {
 
@@ -26,8 +27,8 @@ void write_weights(Executor& executor, const Parameter& parameter, const std::by
   if (!is_half(dtype)) return executor.write_part(parameter.value, values, first * size, count * size);
   const auto* wide_values = reinterpret_cast<const float*>(values);
   dispatch_half(dtype, [&]<class Half>(Half) {
-    std::vector<Half> rounded;
-    std::transform(wide_values, wide_values + count, std::back_inserter(rounded), [](float x) { return Half(x); });
+    std::vector<Half> rounded(static_cast<std::size_t>(count));
+    narrow(wide_values, rounded.data(), count);
     executor.write_part(parameter.value, rounded.data(), first * size_of(dtype), count * size_of(dtype));
   });
   if (parameter.master.value == kNoValue) return;
@@ -40,24 +41,23 @@ void write_weights(Executor& executor, const Parameter& parameter, const std::by
 
 std::vector<std::byte> read_weights(const Executor& executor, const Parameter& parameter) {
   const Program& program = executor.program();
-  const auto read = [&](ValueId id) {
-    std::vector<std::byte> bytes(static_cast<std::size_t>(program.type(id).bytes()));
-    executor.read(id, bytes.data());
+  const auto read = [&](ValueId id, std::int64_t offset, std::int64_t size) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+    executor.read_part(id, bytes.data(), offset, size);
     return bytes;
   };
-  const DType dtype = program.type(parameter.value).dtype;
-  if (!is_half(dtype)) return read(parameter.value);
+  const ValueType& type = program.type(parameter.value);
+  if (!is_half(type.dtype)) return read(parameter.value, 0, type.bytes());
   if (parameter.master.value != kNoValue) {
     const OwnedRange range = master_range(program, program.mesh(), parameter);
-    const std::vector<std::byte> part = read(parameter.master.value);
-    const auto begin = part.begin() + range.in_part * size_of(DType::f32);
-    return {begin, begin + range.count * size_of(DType::f32)};
+    constexpr std::int64_t kSize = size_of(DType::f32);
+    return read(parameter.master.value, range.in_part * kSize, range.count * kSize);
   }
-  const std::vector<std::byte> halves = read(parameter.value);
+  const std::vector<std::byte> halves = read(parameter.value, 0, type.bytes());
   std::vector<std::byte> wide_values(2 * halves.size());
-  dispatch_half(dtype, [&]<class Half>(Half) {
-    const auto* from = reinterpret_cast<const Half*>(halves.data());
-    std::copy(from, from + halves.size() / sizeof(Half), reinterpret_cast<float*>(wide_values.data()));
+  dispatch_half(type.dtype, [&]<class Half>(Half) {
+    widen(reinterpret_cast<const Half*>(halves.data()), reinterpret_cast<float*>(wide_values.data()),
+          type.shape.elements());
   });
   return wide_values;
 }

@@ -113,13 +113,14 @@ void Executor::write(ValueId id, const void* from) {
   carrier_->write(to.data, from, to.bytes());
 }
 
-void Executor::read(ValueId id, void* to) const {
-  const Tensor from = tensor(id);
-  device_.copy_from_device(to, from.data, from.bytes());
-}
+void Executor::read(ValueId id, void* to) const { read_part(id, to, 0, tensor(id).bytes()); }
 
 void Executor::write_part(ValueId id, const void* from, std::int64_t offset, std::int64_t bytes) {
   carrier_->write(tensor(id).data + offset, from, bytes);
+}
+
+void Executor::read_part(ValueId id, void* to, std::int64_t offset, std::int64_t bytes) const {
+  device_.copy_from_device(to, tensor(id).data + offset, bytes);
 }
 
 void Executor::clear(ValueId id) {

@@ -83,8 +83,10 @@ class Executor {
   /// `bind`.
   void write(ValueId id, const void* from);
   void read(ValueId id, void* to) const;
-  /// Copies `bytes` bytes to where they lie `offset` bytes from the value's begin; and makes all of its bytes zero.
+  /// Copies `bytes` bytes to, or from, where they lie `offset` bytes from the value's begin; and makes all of its bytes
+  /// zero.
   void write_part(ValueId id, const void* from, std::int64_t offset, std::int64_t bytes);
+  void read_part(ValueId id, void* to, std::int64_t offset, std::int64_t bytes) const;
   void clear(ValueId id);
 
   /// Runs one step. `bind` is called before every run of a segment, to write its inputs. Throws what kernels and
