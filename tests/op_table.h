@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <functional>
 #include <string>
 #include <vector>
@@ -337,6 +338,12 @@ struct OpTable : OpOperands {
     return all;
   }
 };
+
+#define ANNULUS_KIND(enumerator, type) OpKind::enumerator,
+inline constexpr std::array kComputeKinds = {ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)};
+inline constexpr std::array kComputeAndCompositeKinds = {ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
+                                                             ANNULUS_COMPOSITE_KINDS(ANNULUS_KIND)};
+#undef ANNULUS_KIND
 
 /// Cases of a kind; a kind without a row does not compile.
 inline std::vector<OpCase> cases_of(OpKind kind, OpTable table) {

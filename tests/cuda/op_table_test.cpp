@@ -89,16 +89,10 @@ TYPED_TEST_SUITE(CudaTwin, StoredTypes);
 
 TYPED_TEST(CudaTwin, EveryKind) {
   Draw draw(static_cast<std::uint64_t>(this->integer(0, 1 << 30)), 1);
-  const auto check_kind = [&](OpKind kind) {
-    for (int round = 0; round < 3; ++round) {
-      for (const OpCase& drawn : cases_of(kind, {draw, this->kType})) {
+  for (const OpKind kind : kComputeKinds)
+    for (int round = 0; round < 3; ++round)
+      for (const OpCase& drawn : cases_of(kind, {draw, this->kType}))
         this->compare(drawn, fmt::format("{} {}", name_of(kind), drawn.label));
-      }
-    }
-  };
-#define ANNULUS_KIND(enumerator, type) check_kind(OpKind::enumerator);
-  ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
-#undef ANNULUS_KIND
 }
 
 }  // namespace

@@ -118,11 +118,8 @@ class OnGpu : public ::testing::Test {
 };
 
 TEST_F(OnGpu, EveryKindAgainstTheCpu) {
-  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
-#define ANNULUS_KIND(enumerator, type) compare(OpKind::enumerator, dtype);
-    ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
-#undef ANNULUS_KIND
-  }
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16})
+    for (const OpKind kind : kComputeKinds) compare(kind, dtype);
 }
 
 TEST_F(OnGpu, TooMuchMemoryIsRefusedByName) {

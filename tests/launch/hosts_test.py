@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 from command_line_test import run
-from ranks_test import CONFIG, command_of, processes
+from ranks_test import CONFIG, command_of, processes, wait_for_a_step
 
 HOSTS = pathlib.Path(sys.argv[2]) / "tests/collectives/hosts.sh"
 SKIPPED = 77
@@ -69,12 +68,7 @@ class HostsTest(unittest.TestCase):
     def test_a_killed_rank_ends_the_job(self):
         output = self.folder / "killed"
         job = self.on_hosts(*self.words("killed", "training.steps=1000000", "parallel.tp=2"))
-        self.addCleanup(job.stdout.close)
-        self.addCleanup(job.wait)
-        self.addCleanup(job.terminate)
-        while not (output / "metrics.jsonl").exists() or not (output / "metrics.jsonl").read_text():
-            self.assertIsNone(job.poll())
-            time.sleep(0.1)
+        wait_for_a_step(self, job, job.terminate, output)
         ranks = [rank for rank in processes() if command_of(rank).startswith(sys.argv[1] + "\0") and str(output) in command_of(rank)]
         self.assertEqual(len(ranks), 4)
         os.kill(max(ranks), signal.SIGKILL)

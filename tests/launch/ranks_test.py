@@ -194,12 +194,7 @@ class RanksTest(unittest.TestCase):
         command = ["mpirun", "-n", "2", sys.argv[1], "train", str(self.config),
                    *self.settings(output, "training.steps=1000000", *mesh or ("parallel.tp=2",))]
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.addCleanup(job.stdout.close)
-        self.addCleanup(job.wait)
-        self.addCleanup(job.kill)
-        while not (output / "metrics.jsonl").exists() or not (output / "metrics.jsonl").read_text():
-            self.assertIsNone(job.poll())
-            time.sleep(0.1)
+        wait_for_a_step(self, job, job.kill, output)
         return job, [rank for rank in processes() if str(output) in command_of(rank) and "mpirun" not in command_of(rank)]
 
     def end_of(self, name, how, message, *mesh):
@@ -236,6 +231,16 @@ class RanksTest(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.1)
         self.assertEqual(len(list(output.glob("weights-*/model.safetensors"))), 1)
+
+
+def wait_for_a_step(test, job, end, output):
+    """Until one is done of a job that writes to `output`, and that `end` ends when the test does."""
+    test.addCleanup(job.stdout.close)
+    test.addCleanup(job.wait)
+    test.addCleanup(end)
+    while not (output / "metrics.jsonl").exists() or not (output / "metrics.jsonl").read_text():
+        test.assertIsNone(job.poll())
+        time.sleep(0.1)
 
 
 def processes():

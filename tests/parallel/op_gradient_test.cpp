@@ -125,14 +125,11 @@ TEST_F(OpGradient, EveryKindAgainstDifferences) {
         (check(op) ? differentiated : behind).insert(std::string(name_of(kind)));
       }
   };
-#define ANNULUS_KIND(enumerator, type) \
-  if (!cross_entropy(OpKind::enumerator) && OpKind::enumerator != OpKind::slice) try_kind(OpKind::enumerator);
   const auto cross_entropy = [](OpKind kind) {  // its gradient is that of the whole chain: see below
     return kind == OpKind::row_max || kind == OpKind::row_sum_exp || kind == OpKind::row_target || kind == OpKind::nll;
   };
-  ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
-  ANNULUS_COMPOSITE_KINDS(ANNULUS_KIND)
-#undef ANNULUS_KIND
+  for (const OpKind kind : kComputeAndCompositeKinds)
+    if (!cross_entropy(kind) && kind != OpKind::slice) try_kind(kind);
   EXPECT_EQ(differentiated, (std::set<std::string>{"add", "add_bias", "attention", "cast", "dropout", "embed", "gelu",
                                                    "layer_norm", "matmul"}));
   EXPECT_EQ(behind,
@@ -194,9 +191,7 @@ TEST_F(OpGradient, CostRulesEqualWhatKernelsCount) {
           EXPECT_GT(work.flops, 0);
       }
   };
-#define ANNULUS_KIND(enumerator, type) check_kind(OpKind::enumerator);
-  ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
-#undef ANNULUS_KIND
+  for (const OpKind kind : kComputeKinds) check_kind(kind);
 }
 
 }  // namespace

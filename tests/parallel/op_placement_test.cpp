@@ -156,10 +156,7 @@ TEST(OpPlacement, EveryCombinationIsRefusedOrRight) {
     total.accepted += count.accepted;
     total.refused += count.refused;
   };
-#define ANNULUS_KIND(enumerator, type) check(OpKind::enumerator);
-  ANNULUS_COMPUTE_KINDS(ANNULUS_KIND)
-  ANNULUS_COMPOSITE_KINDS(ANNULUS_KIND)
-#undef ANNULUS_KIND
+  for (const OpKind kind : kComputeAndCompositeKinds) check(kind);
   std::cout << fmt::format("{} accepted and equal to one rank, {} refused\n", total.accepted, total.refused);
 }
 
