@@ -35,63 +35,68 @@ class TileKernelsOf {
   static std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
   static std::int64_t whole_vectors(std::int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
-  /// A block of Rows x (Vectors * lanes) whose sums stay in registers.
+  /// Blocks of Rows x (Vectors * lanes), one below another, whose sums stay in registers.
   template <int Rows, int Vectors>
-  static void micro_product(std::int64_t depth, LeftTile<T> left, TileOf<const T> right, TileOf<T> result,
-                            TileUpdate update, const T* starts) {
-    V sums[Rows][Vectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) {
-      const V start = starts == nullptr ? V{} : broadcast(starts[r]);
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[r][v] = start;
-    }
-    const T *from = left.data, *row_of_right = right.data;
-    for (std::int64_t k = 0; k < depth; ++k) {
-      V values[Vectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) values[v] = load(row_of_right + v * kLanes);
+  static void micro_products(std::int64_t blocks, std::int64_t depth, const LeftTile<T>& left,
+                             const TileOf<const T>& right, const TileOf<T>& result, TileUpdate update,
+                             const T* starts) {
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      V sums[Rows][Vectors];
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
-        const T factor = from[r * left.row_stride];
+        const V start = starts == nullptr ? V{} : broadcast(starts[block * Rows + r]);
 #pragma GCC unroll 8
-        for (int v = 0; v < Vectors; ++v) sums[r][v] += factor * values[v];
+        for (int v = 0; v < Vectors; ++v) sums[r][v] = start;
       }
-      from += left.depth_stride;
-      row_of_right += right.row_stride;
-    }
+      const T *from = left.data + block * Rows * left.row_stride, *row_of_right = right.data;
+#pragma GCC unroll 2
+      for (std::int64_t k = 0; k < depth; ++k) {
+        V values[Vectors];
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) {
+        for (int v = 0; v < Vectors; ++v) values[v] = load(row_of_right + v * kLanes);
 #pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) {
-        T* to = result.data + r * result.row_stride + v * kLanes;
-        store(to, update == TileUpdate::accumulate ? load(to) + sums[r][v] : sums[r][v]);
+        for (int r = 0; r < Rows; ++r) {
+          const T factor = from[r * left.row_stride];
+#pragma GCC unroll 8
+          for (int v = 0; v < Vectors; ++v) sums[r][v] += factor * values[v];
+        }
+        from += left.depth_stride;
+        row_of_right += right.row_stride;
+      }
+      T* to = result.data + block * Rows * result.row_stride;
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r, to += result.row_stride) {
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v)
+          store(to + v * kLanes, update == TileUpdate::accumulate ? load(to + v * kLanes) + sums[r][v] : sums[r][v]);
       }
     }
   }
 
-  using MicroProduct = void (*)(std::int64_t, LeftTile<T>, TileOf<const T>, TileOf<T>, TileUpdate, const T*);
+  using MicroProducts = void (*)(std::int64_t, std::int64_t, const LeftTile<T>&, const TileOf<const T>&,
+                                 const TileOf<T>&, TileUpdate, const T*);
 
-  /// The micro product of a run-time size: entry i * kMicroVectors + j is of (i + 1) rows, (j + 1) vectors.
+  /// Micro products of a run-time size: entry i * kMicroVectors + j is of (i + 1) rows, (j + 1) vectors.
   template <int... I>
-  static constexpr std::array<MicroProduct, sizeof...(I)> micro_products(std::integer_sequence<int, I...>) {
-    return {micro_product<I / kMicroVectors + 1, I % kMicroVectors + 1>...};
+  static constexpr std::array<MicroProducts, sizeof...(I)> all_micro_products(std::integer_sequence<int, I...>) {
+    return {micro_products<I / kMicroVectors + 1, I % kMicroVectors + 1>...};
   }
 
   static void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, LeftTile<T> left,
                       TileOf<const T> right, TileOf<T> result, TileUpdate update, const T* starts) {
-    static constexpr auto kTable = micro_products(std::make_integer_sequence<int, kMicroRows * kMicroVectors>{});
-    const std::int64_t vectors = whole_vectors(columns) / kLanes;
+    static constexpr auto kTable = all_micro_products(std::make_integer_sequence<int, kMicroRows * kMicroVectors>{});
+    const std::int64_t vectors = whole_vectors(columns) / kLanes, whole_rows = rows / kMicroRows * kMicroRows;
     for (std::int64_t v = 0; v < vectors; v += kMicroVectors) {
-      const std::int64_t width = least(kMicroVectors, vectors - v);
-      for (std::int64_t r = 0; r < rows; r += kMicroRows) {
-        const std::int64_t height = least(kMicroRows, rows - r);
-        kTable[static_cast<std::size_t>((height - 1) * kMicroVectors + width - 1)](
-            depth, {left.data + r * left.row_stride, left.row_stride, left.depth_stride},
+      const auto multiply = [&](std::int64_t first, std::int64_t height, std::int64_t blocks) {
+        if (blocks * height == 0) return;
+        kTable[static_cast<std::size_t>((height - 1) * kMicroVectors + least(kMicroVectors, vectors - v) - 1)](
+            blocks, depth, {left.data + first * left.row_stride, left.row_stride, left.depth_stride},
             {right.data + v * kLanes, right.row_stride},
-            {result.data + r * result.row_stride + v * kLanes, result.row_stride}, update,
-            starts == nullptr ? nullptr : starts + r);
-      }
+            {result.data + first * result.row_stride + v * kLanes, result.row_stride}, update,
+            starts == nullptr ? nullptr : starts + first);
+      };
+      multiply(0, kMicroRows, whole_rows / kMicroRows);
+      multiply(whole_rows, rows - whole_rows, 1);
     }
   }
 
