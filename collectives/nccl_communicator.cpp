@@ -40,10 +40,10 @@ class NcclSession {
     return question();
   }
   void abort() {
+    const std::lock_guard lock(mutex_);  // whoever comes second waits: then all groups are ended
     if (aborted_.exchange(true)) return;
     { const std::lock_guard asked(asking_); }  // what is being asked comes first
-    const std::lock_guard lock(mutex_);
-    std::vector<std::thread> threads;  // one group's abort may wait for another's
+    std::vector<std::thread> threads;          // one group's abort may wait for another's
     for (NcclLibrary::Group* group : groups_) threads.emplace_back([this, group] { library->abort(*group); });
     for (std::thread& thread : threads) thread.join();
   }

@@ -144,13 +144,18 @@ class RealNccl final : public NcclLibrary {
     return mark.release();
   }
   bool passed(Mark& mark) override {
+    select();  // or a thread that only asks would start on GPU 0, and take memory there
     const cudaError_t state = cudaEventQuery(mark.event);
-    if (state == cudaErrorNotReady) return false;
+    if (state == cudaErrorNotReady) {
+      cudaGetLastError();  // which it would be until somebody takes it for a launch's
+      return false;
+    }
     check(state, "a transfer");
     return true;
   }
   void release(Mark& mark) override {
     const std::unique_ptr<Mark> owned(&mark);
+    cudaSetDevice(ordinal_);
     cudaEventDestroy(mark.event);
   }
 

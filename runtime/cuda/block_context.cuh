@@ -49,9 +49,13 @@ class CudaLauncher {
                           " bytes of shared memory, more than this GPU's blocks have; use narrower layers or heads");
     }
     if (grid.blocks > 0x7FFFFFFF) throw DeviceError("a grid of " + std::to_string(grid.blocks) + " blocks");
-    run_body<Body><<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads),
-                     static_cast<std::size_t>(grid.shared_bytes), stream_>>>(body);
-    check(cudaGetLastError());
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(grid.blocks));
+    config.blockDim = dim3(static_cast<unsigned>(grid.threads));
+    config.dynamicSmemBytes = static_cast<std::size_t>(grid.shared_bytes);
+    config.stream = stream_;
+    // Tells of this launch alone: the thread's last error may be an old one.
+    check(cudaLaunchKernelEx(&config, run_body<Body>, body));
   }
 
   /// Blocks of kThreads threads that the device runs at a time, where they need no more than 32 registers a thread.

@@ -52,7 +52,11 @@ class LibraryProduct {
   void take(const cublasLtMatmulHeuristicResult_t& suggestion);
   /// Takes the algorithm of this description; false where the library cannot.
   bool take(cublasLtHandle_t library, const ProductAlgorithm& algorithm);
-  void run(cublasLtHandle_t library, const ProductOperands& operands, cudaStream_t stream);
+  /// What the library says to being asked to run it.
+  cublasStatus_t try_to_run(cublasLtHandle_t library, const ProductOperands& operands, cudaStream_t stream);
+  void run(cublasLtHandle_t library, const ProductOperands& operands, cudaStream_t stream) {
+    check_cublas(try_to_run(library, operands, stream), shape_.str());
+  }
 
  private:
   template <class T>

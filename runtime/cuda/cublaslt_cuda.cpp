@@ -167,18 +167,18 @@ bool LibraryProduct::take(cublasLtHandle_t library, const ProductAlgorithm& algo
   return true;
 }
 
-void LibraryProduct::run(cublasLtHandle_t library, const ProductOperands& operands, cudaStream_t stream) {
+cublasStatus_t LibraryProduct::try_to_run(cublasLtHandle_t library, const ProductOperands& operands,
+                                          cudaStream_t stream) {
   if (done_.bias != Bias::none) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
   if (has_gelu_input(done_)) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, operands.gelu_input);
   const auto multiply = [&]<class T>(T) {
     const T alpha = 1, beta = operands.addend ? T(1) : T(0);
     const void* addend = operands.addend ? operands.addend : operands.result;
-    check_cublas(cublasLtMatmul(library, operation_, &alpha, operands.b, b_.handle(), operands.a, a_.handle(), &beta,
-                                addend, c_.handle(), operands.result, c_.handle(), &algorithm_, operands.workspace,
-                                static_cast<std::size_t>(workspace_bytes_), stream),
-                 shape_.str());
+    return cublasLtMatmul(library, operation_, &alpha, operands.b, b_.handle(), operands.a, a_.handle(), &beta, addend,
+                          c_.handle(), operands.result, c_.handle(), &algorithm_, operands.workspace,
+                          static_cast<std::size_t>(workspace_bytes_), stream);
   };
-  shape_.operands == DType::f64 ? multiply(double()) : multiply(float());
+  return shape_.operands == DType::f64 ? multiply(double()) : multiply(float());
 }
 
 }  // namespace annulus

@@ -45,7 +45,7 @@ ProductChoice choose(ProductTrials& trials, const ProductShape& shape, Determini
   for (std::size_t which = 0; which < epilogues.size(); ++which) {
     if (const auto choice = best(trials, shape, which, epilogues[which], determinism)) return *choice;
   }
-  throw DeviceError("cuBLASLt has no algorithm for the product " + shape.str());
+  return {};
 }
 
 constexpr const char* kChooseAnew = "take this table out of the configuration, to choose anew";
@@ -75,7 +75,8 @@ void require_fits(const ProductTable& table, const std::string& machine, const s
       throw ConfigError(fmt::format("{}: the product {} has {} forms, and number {} was chosen; {}", where, shape.str(),
                                     epilogues, found->second.epilogue, kChooseAnew));
     }
-    if (determinism == Determinism::bitwise && splits_sums(found->second.algorithm)) {
+    const std::optional<ProductAlgorithm>& algorithm = found->second.algorithm;
+    if (determinism == Determinism::bitwise && algorithm && splits_sums(*algorithm)) {
       throw ConfigError(fmt::format(
           "{}: the algorithm of the product {} splits its sum, which device.deterministic=true excludes; {}", where,
           shape.str(), kChooseAnew));
@@ -86,8 +87,9 @@ void require_fits(const ProductTable& table, const std::string& machine, const s
 std::string to_json(const ProductTable& table) {
   Json products = Json::object();
   for (const auto& [shape, choice] : table.choices) {
-    Json algorithm = Json::object();
-    for (const auto& [name, field] : kFields) algorithm[name] = choice.algorithm.*field;
+    Json algorithm;
+    if (choice.algorithm)
+      for (const auto& [name, field] : kFields) algorithm[name] = *choice.algorithm.*field;
     products[shape] = {{"epilogue", choice.epilogue}, {"algorithm", algorithm}, {"seconds", choice.seconds}};
   }
   return Json{{"machine", table.machine}, {"products", products}}.dump(1) + "\n";
@@ -101,8 +103,10 @@ ProductTable parse_product_table(const std::string& text, const std::string& whe
       ProductChoice& choice = table.choices[shape];
       choice.epilogue = entry.at("epilogue").get<std::size_t>();
       choice.seconds = entry.at("seconds").get<double>();
-      for (const auto& [name, field] : kFields)
-        choice.algorithm.*field = entry.at("algorithm").at(name).get<std::int32_t>();
+      const Json& algorithm = entry.at("algorithm");
+      if (algorithm.is_null()) continue;
+      choice.algorithm.emplace();
+      for (const auto& [name, field] : kFields) *choice.algorithm.*field = algorithm.at(name).get<std::int32_t>();
     }
     return table;
   } catch (const Json::exception& error) {
@@ -113,7 +117,11 @@ ProductTable parse_product_table(const std::string& text, const std::string& whe
 std::string describe(const ProductTable& table) {
   std::string lines = fmt::format("products on {}:\n", table.machine);
   for (const auto& [shape, choice] : table.choices) {
-    const ProductAlgorithm& algorithm = choice.algorithm;
+    if (!choice.algorithm) {
+      lines += fmt::format("  {}: as the library suggests, not measured\n", shape);
+      continue;
+    }
+    const ProductAlgorithm& algorithm = *choice.algorithm;
     const std::string measured =
         choice.seconds > 0 ? fmt::format(", {:.1f} us", choice.seconds * 1e6) : std::string(", not measured");
     lines += fmt::format("  {}: algorithm {}, tile {}, stages {}, splits {}{}\n", shape, algorithm.id, algorithm.tile,

@@ -21,7 +21,8 @@ struct ProductAlgorithm {
 /// What was chosen for one product.
 struct ProductChoice {
   std::size_t epilogue = 0;  ///< which of `library_epilogues` the library does
-  ProductAlgorithm algorithm;
+  /// Nothing: none of the library's suggestions is of use, and its first is taken, whose description tells too little.
+  std::optional<ProductAlgorithm> algorithm;
   double seconds = 0;  ///< as measured; 0 where nothing was
   bool operator==(const ProductChoice&) const = default;
 };
@@ -39,12 +40,11 @@ class ProductTrials {
   virtual ~ProductTrials() = default;
   /// GPU and version of the library.
   virtual std::string machine() const = 0;
-  /// The library's suggestions where it does `done` of the epilogue, at most `most`, the best first by its own
-  /// estimate; empty where it does not do that.
+  /// Of the library's first `most` suggestions where it does `done` of the epilogue those that can be made again from
+  /// their description, the best first by its own estimate; empty where it does not do that.
   virtual std::vector<ProductAlgorithm> suggestions(const ProductShape& shape, const ProductEpilogue& done,
                                                     int most) = 0;
-  /// Measured on the device, operands not in its cache; nothing where the algorithm cannot be made from its
-  /// description, or wants too much workspace.
+  /// Measured on the device, operands not in its cache; nothing where the library refuses to run it.
   virtual std::optional<double> seconds(const ProductShape& shape, const ProductEpilogue& done,
                                         const ProductAlgorithm& algorithm) = 0;
 };
@@ -52,8 +52,7 @@ class ProductTrials {
 inline constexpr int kSuggestedAlgorithms = 8;
 
 /// Chooses for each shape: the fastest of the library's suggestions; where results must be the same bits again, the
-/// first that does not split the sum over k, unmeasured. Of epilogues the fullest that the library does. Throws
-/// DeviceError where it does not even do the bare product.
+/// first that does not split the sum over k, unmeasured. Of epilogues the fullest that the library does.
 ProductTable choose_products(ProductTrials& trials, const std::vector<ProductShape>& shapes, Determinism determinism);
 
 /// Throws ConfigError, with `where` the table stands, where it is of another machine, lacks one of the shapes, or

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,8 @@ class ProductTimer {
   ProductTimer(const ProductTimer&) = delete;
   ProductTimer& operator=(const ProductTimer&) = delete;
 
-  /// Median of a few calls.
-  double seconds(cublasLtHandle_t library, LibraryProduct& product, const ProductShape& shape);
+  /// Median of a few calls; nothing where the library refuses the first.
+  std::optional<double> seconds(cublasLtHandle_t library, LibraryProduct& product, const ProductShape& shape);
 
  private:
   /// Device memory that grows to what is asked for.

@@ -102,10 +102,12 @@ ProductOperands ProductTimer::operands(const LibraryProduct& product, const Prod
           .workspace = memory + workspace};
 }
 
-double ProductTimer::seconds(cublasLtHandle_t library, LibraryProduct& product, const ProductShape& shape) {
+std::optional<double> ProductTimer::seconds(cublasLtHandle_t library, LibraryProduct& product,
+                                            const ProductShape& shape) {
   const ProductOperands at = operands(product, shape);
   std::vector<float> milliseconds(kCalls);
-  product.run(library, at, stream_);  // what the library loads when it is first called
+  // It also loads what it wants when it is first called.
+  if (product.try_to_run(library, at, stream_) != CUBLAS_STATUS_SUCCESS) return std::nullopt;
   for (float& time : milliseconds) {
     check(cudaMemsetAsync(swept_, 0, swept_bytes_, stream_), "a sweep of the cache");
     check(cudaEventRecord(begin_, stream_), "an event");

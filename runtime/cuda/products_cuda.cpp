@@ -49,30 +49,33 @@ struct CudaProducts::Cache final : ProductTrials {
 
   std::vector<ProductAlgorithm> suggestions(const ProductShape& shape, const ProductEpilogue& done, int most) override {
     std::vector<ProductAlgorithm> described;
-    const LibraryProduct product(shape, done, float_products);
-    for (const auto& one : product.suggestions(library, determinism, kLargestProductWorkspace, most))
-      described.push_back(description_of(one.algo));
+    LibraryProduct product(shape, done, float_products);
+    for (const auto& one : product.suggestions(library, determinism, kLargestProductWorkspace, most)) {
+      const ProductAlgorithm algorithm = description_of(one.algo);
+      if (product.take(library, algorithm) && product.workspace_bytes() <= kLargestProductWorkspace)
+        described.push_back(algorithm);
+    }
     return described;
   }
 
   std::optional<double> seconds(const ProductShape& shape, const ProductEpilogue& done,
                                 const ProductAlgorithm& algorithm) override {
     LibraryProduct product(shape, done, float_products);
-    if (!product.take(library, algorithm) || product.workspace_bytes() > kLargestProductWorkspace) return std::nullopt;
+    if (!product.take(library, algorithm)) return std::nullopt;
     return timer->seconds(library, product, shape);
   }
 
   /// As the table has it, or null where it says nothing of this product.
   std::unique_ptr<LibraryProduct> chosen(const ProductShape& shape) const {
     const auto found = table.choices.find(shape.str());
-    if (found == table.choices.end()) return nullptr;
+    if (found == table.choices.end() || !found->second.algorithm) return nullptr;
     auto product =
         std::make_unique<LibraryProduct>(shape, library_epilogues(shape)[found->second.epilogue], float_products);
-    if (product->take(library, found->second.algorithm)) return product;
+    if (product->take(library, *found->second.algorithm)) return product;
     throw ConfigError(fmt::format(
         "cuBLASLt does not take algorithm {} for the product {}, though it was chosen; choose the products' algorithms "
         "anew",
-        found->second.algorithm.id, shape.str()));
+        found->second.algorithm->id, shape.str()));
   }
 
   std::unique_ptr<LibraryProduct> suggested(const ProductShape& shape, std::int64_t workspace) const {

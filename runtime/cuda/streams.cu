@@ -25,16 +25,23 @@ __global__ void stand_still(Word duration) {
   while (nanoseconds() - begin < duration) __nanosleep(1000);
 }
 
+cudaLaunchConfig_t one_thread(CUstream_st* stream) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = config.blockDim = dim3(1);
+  config.stream = stream;
+  return config;
+}
+
 }  // namespace
 
 void launch_tell(std::uint64_t* words, int index, std::uint64_t number, CUstream_st* stream) {
-  tell<<<1, 1, 0, stream>>>(reinterpret_cast<Word*>(words), index, number);
-  check(cudaGetLastError(), "a kernel that tells");
+  const cudaLaunchConfig_t config = one_thread(stream);
+  check(cudaLaunchKernelEx(&config, tell, reinterpret_cast<Word*>(words), index, number), "a kernel that tells");
 }
 
 void launch_delay(double seconds, CUstream_st* stream) {
-  stand_still<<<1, 1, 0, stream>>>(static_cast<Word>(seconds * 1e9));
-  check(cudaGetLastError(), "a kernel that stands still");
+  const cudaLaunchConfig_t config = one_thread(stream);
+  check(cudaLaunchKernelEx(&config, stand_still, static_cast<Word>(seconds * 1e9)), "a kernel that stands still");
 }
 
 }  // namespace annulus

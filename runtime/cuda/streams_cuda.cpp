@@ -107,7 +107,10 @@ void CudaStreams::wait(Stream* stream, Event* event) {
 
 bool CudaStreams::passed(Event* event) {
   const cudaError_t state = cudaEventQuery(native(event));
-  if (state == cudaErrorNotReady) return false;
+  if (state == cudaErrorNotReady) {
+    cudaGetLastError();  // which it would be until somebody takes it for a launch's
+    return false;
+  }
   check(state, "work on the GPU");
   return true;
 }
@@ -160,7 +163,8 @@ Streams::Graph* CudaStreams::end_capture() {
   cudaGraph_t graph = nullptr;
   check(cudaStreamEndCapture(native_main(), &graph), "the end of a capture");
   cudaGraphExec_t executable = nullptr;
-  const cudaError_t code = cudaGraphInstantiate(&executable, graph, 0);
+  // Collectives keep the priority of the stream they were taken down from.
+  const cudaError_t code = cudaGraphInstantiate(&executable, graph, cudaGraphInstantiateFlagUseNodePriority);
   cudaGraphDestroy(graph);
   check(code, "a graph");
   // Its memory on the device is claimed now, not in the first step that launches it.

@@ -118,7 +118,7 @@ TYPED_TEST(RestOfEpilogue, EveryRowInPartsEqualsTheWhole) {
     for (const Form form : {Form::nn, Form::nt, Form::tn}) this->check(Matmul(form, epilogue));
 }
 
-/// A library with algorithms 0, 1, 2, ... of given seconds; those below 0 cannot be made again.
+/// A library with algorithms 0, 1, 2, ... of given seconds; those below 0 are refused when they are to run.
 class FakeLibrary final : public ProductTrials {
  public:
   std::string machine() const override { return "a GPU, a library 1.0"; }
@@ -144,11 +144,11 @@ class FakeLibrary final : public ProductTrials {
 const ProductShape kBiasedGelu = shape_with({.bias = Bias::of_columns, .finish = Finish::gelu_and_input}, DType::bf16);
 const ProductShape kPlain = shape_with({}, DType::f32);
 
-TEST(ProductChoices, TheFastestOfWhatCanBeMadeAgain) {
+TEST(ProductChoices, TheFastestOfWhatRuns) {
   FakeLibrary library;
   const ProductTable table = choose_products(library, {kBiasedGelu, kPlain}, Determinism::any);
   ASSERT_EQ(table.choices.size(), 2U);
-  EXPECT_EQ(table.choices.at(kPlain.str()), (ProductChoice{0, {.id = 4}, 0.5}));
+  EXPECT_EQ(table.choices.at(kPlain.str()), (ProductChoice{0, ProductAlgorithm{.id = 4}, 0.5}));
   EXPECT_EQ(library.measured_, 10);
 }
 
@@ -156,20 +156,26 @@ TEST(ProductChoices, LessOfTheEpilogueWhereTheLibraryDoesNoMore) {
   FakeLibrary library;
   library.refused_ = {Finish::gelu_and_input};
   EXPECT_EQ(choose_products(library, {kBiasedGelu}, Determinism::any).choices.at(kBiasedGelu.str()).epilogue, 1U);
+}
+
+TEST(ProductChoices, WhatTheLibrarySuggestsWhereNothingIsOfUse) {
+  FakeLibrary library;
   library.seconds_ = {-1, -1};
-  EXPECT_THROW(choose_products(library, {kPlain}, Determinism::any), DeviceError);
+  const ProductTable table = choose_products(library, {kPlain}, Determinism::any);
+  EXPECT_EQ(table.choices.at(kPlain.str()), ProductChoice{});
   library.seconds_.clear();
-  EXPECT_THROW(choose_products(library, {kPlain}, Determinism::bitwise), DeviceError);
+  EXPECT_EQ(choose_products(library, {kPlain}, Determinism::bitwise), table);
+  EXPECT_EQ(parse_product_table(to_json(table), "there"), table);
+  EXPECT_NE(describe(table).find("as the library suggests"), std::string::npos);
+  EXPECT_NO_THROW(require_fits(table, library.machine(), {kPlain}, Determinism::bitwise, "there"));
 }
 
 TEST(ProductChoices, SameBitsTakeTheFirstThatDoesNotSplitUnmeasured) {
   FakeLibrary library;
   library.split_ = 2;
   EXPECT_EQ(choose_products(library, {kPlain}, Determinism::bitwise).choices.at(kPlain.str()),
-            (ProductChoice{0, {.id = 2}, 0}));
+            (ProductChoice{0, ProductAlgorithm{.id = 2}, 0}));
   EXPECT_EQ(library.measured_, 0);
-  library.split_ = 5;
-  EXPECT_THROW(choose_products(library, {kPlain}, Determinism::bitwise), DeviceError);
 }
 
 template <class Action>
@@ -185,7 +191,7 @@ std::string refusal(const Action& action) {
 TEST(ProductChoices, ATableIsReadAsItWasWritten) {
   FakeLibrary library;
   ProductTable table = choose_products(library, {kBiasedGelu, kPlain}, Determinism::any);
-  table.choices[kPlain.str()].algorithm = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  table.choices[kPlain.str()].algorithm = ProductAlgorithm{1, 2, 3, 4, 5, 6, 7, 8, 9};
   EXPECT_EQ(parse_product_table(to_json(table), "there"), table);
   EXPECT_NE(describe(table).find(kPlain.str()), std::string::npos);
   for (const std::string text :
@@ -208,7 +214,7 @@ TEST(ProductChoices, WhatDoesNotFitIsRefused) {
   EXPECT_NE(
       why(here, {kPlain, kBiasedGelu}, Determinism::any).find("no algorithm was chosen for the product nn + bias"),
       std::string::npos);
-  table.choices[kPlain.str()].algorithm.splits = 2;
+  table.choices[kPlain.str()].algorithm->splits = 2;
   EXPECT_EQ(why(here, {kPlain}, Determinism::any), "");
   EXPECT_NE(why(here, {kPlain}, Determinism::bitwise).find("splits its sum"), std::string::npos);
   table.choices[kPlain.str()].epilogue = 1;

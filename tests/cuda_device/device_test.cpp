@@ -8,20 +8,11 @@
 #include <random>
 
 #include "runtime/cpu/device.h"
+#include "tests/cuda_device/gpu.h"
 #include "tests/op_table.h"
 
 namespace annulus::testing {
 namespace {
-
-/// Why there is no device here, or nothing.
-std::string absence() {
-  try {
-    cuda_gpus();
-  } catch (const DeviceError& error) {
-    return error.what();
-  }
-  return {};
-}
 
 TEST(CudaDeviceStart, AnAbsentDeviceIsAnErrorWithARemedy) {
   const std::string why = absence();

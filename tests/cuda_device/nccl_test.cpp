@@ -6,18 +6,13 @@
 
 #include "collectives/nccl_communicator.h"
 #include "collectives/thread_communicator.h"
-#include "runtime/core/error.h"
-#include "runtime/cuda/device.h"
+#include "tests/cuda_device/gpu.h"
 
 namespace annulus::testing {
 namespace {
 
 TEST(Nccl, ARankAloneGetsWhatItGives) {
-  try {
-    cuda_gpus();
-  } catch (const DeviceError& error) {
-    GTEST_SKIP() << "no device: " << error.what();
-  }
+  if (const std::string why = absence(); !why.empty()) GTEST_SKIP() << "no device: " << why;
   CudaDevice device({});
   const std::int64_t count = 1000, bytes = count * size_of(DType::f32);
   std::byte* memory = device.allocate(2 * bytes);

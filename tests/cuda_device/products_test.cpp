@@ -3,9 +3,9 @@
 
 #include <memory>
 
-#include "runtime/cuda/device.h"
 #include "tests/cpu/support.h"
 #include "tests/cuda/epilogues.h"
+#include "tests/cuda_device/gpu.h"
 
 namespace annulus::testing {
 namespace {
@@ -15,11 +15,7 @@ class ProductsOnGpu : public KernelTest {
   static constexpr std::int64_t kMemory = std::int64_t{64} << 20;
 
   void SetUp() override {
-    try {
-      cuda_gpus();
-    } catch (const DeviceError& error) {
-      GTEST_SKIP() << "no device: " << error.what();
-    }
+    if (const std::string why = absence(); !why.empty()) GTEST_SKIP() << "no device: " << why;
     gpu_ = std::make_unique<CudaDevice>(CudaOptions{});
     memory_ = gpu_->allocate(kMemory);
   }
