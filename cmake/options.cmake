@@ -34,7 +34,7 @@ else()
   annulus_cxx_options(-Wno-unknown-pragmas)
 endif()
 if(ANNULUS_SANITIZE)
-  annulus_cxx_options(-fsanitize=${ANNULUS_SANITIZE} -fno-omit-frame-pointer -g)
+  annulus_cxx_options(-fsanitize=${ANNULUS_SANITIZE} -fno-omit-frame-pointer -g -Wno-maybe-uninitialized)  # false alarms of GCC's there
   target_link_options(annulus_options INTERFACE -fsanitize=${ANNULUS_SANITIZE})
 endif()
 

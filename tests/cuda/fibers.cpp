@@ -80,14 +80,7 @@ void FiberScheduler::run_block(const std::function<void(FiberBlock&)>& body) {
   std::vector<Fiber*> turn;
   for (int thread = 0; thread < grid_.threads; ++thread) {
     Fiber& fiber = *fibers_[static_cast<std::size_t>(thread)];
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    const auto address = reinterpret_cast<std::uintptr_t>(&fiber);
-    makecontext(&fiber.context, reinterpret_cast<void (*)()>(&FiberScheduler::enter), 2,
-                static_cast<unsigned>(address >> 32), static_cast<unsigned>(address));
-    fiber.state = State::runnable;
+    prepare(fiber);
     turn.push_back(&fiber);
   }
   do {
@@ -96,6 +89,17 @@ void FiberScheduler::run_block(const std::function<void(FiberBlock&)>& body) {
       if (fiber->state == State::runnable) resume(*fiber);
     }
   } while (open_barriers());
+}
+
+void FiberScheduler::prepare(Fiber& fiber) {
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  fiber.context.uc_link = nullptr;
+  const auto address = reinterpret_cast<std::uintptr_t>(&fiber);
+  makecontext(&fiber.context, reinterpret_cast<void (*)()>(&FiberScheduler::enter), 2,
+              static_cast<unsigned>(address >> 32), static_cast<unsigned>(address));
+  fiber.state = State::runnable;
 }
 
 /// Lets through the warps, or else the block, of which all threads wait; false where all have finished.

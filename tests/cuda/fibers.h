@@ -61,6 +61,7 @@ class FiberScheduler {
 
   static void enter(unsigned high, unsigned low);
   void run_block(const std::function<void(FiberBlock&)>& body);
+  static void prepare(Fiber& fiber);
   void resume(Fiber& fiber);
   void wait(int thread, State at);
   bool open_barriers();
