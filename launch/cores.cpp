@@ -99,6 +99,13 @@ CpuSet launch_cpus() {
   return cpus && !cpus->empty() ? *cpus : allowed_cpus();
 }
 
+void restart_unbound(char** arguments) {
+  const CpuSet cpus = launch_cpus();
+  if (allowed_cpus() == cpus) return;
+  bind_to(cpus);
+  if (allowed_cpus() == cpus) execv("/proc/self/exe", arguments);  // which may fail: the program is only slower then
+}
+
 std::vector<CpuSet> cores_of(const CpuSet& cpus) {
   std::map<std::string, CpuSet> by_siblings;
   std::vector<std::string> order;

@@ -6,6 +6,7 @@
 
 #include "launch/build_info.h"
 #include "launch/command.h"
+#include "launch/cores.h"
 #include "launch/process.h"
 #include "runtime/core/error.h"
 
@@ -77,6 +78,7 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace annulus
 
 int main(int argc, char** argv) {
+  annulus::restart_unbound(argv);
   // Before MPI is started only the first rank speaks and fails: mpirun ends a job as soon as any rank fails.
   const bool is_first = annulus::launch_environment().rank == 0;
   try {

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -148,6 +149,14 @@ class RanksTest(unittest.TestCase):
         self.assertIn("layers.1.mlp.up", run("plan", self.config, "--dump", *arguments)[1])
         code, _, messages = run("plan", self.config, "--rank", 4, *arguments)
         self.assertEqual((code, messages), (2, "annulus: --rank=4 is out of range; the mesh has ranks 0 to 3\n"))
+
+    def test_openmp_has_all_cores_though_mpirun_binds_a_rank_to_one(self):
+        code, _, messages = run("info", ranks=1, OMP_DISPLAY_ENV="true")
+        self.assertEqual(code, 0, messages)
+        # Told each time that the program is loaded.
+        counted = re.findall(r"OMP_NUM_THREADS\s*=\s*'(\d+)'", messages)
+        self.assertTrue(counted, messages)
+        self.assertEqual(counted[-1], os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))))
 
     def test_bad_configurations(self):
         self.refused("model.heads=4 cannot be split over parallel.tp=3", "trainin.steps", "did you mean training.steps?",
