@@ -157,9 +157,12 @@ def verify(suite, communication):
     return {"passed": sum(row["ok"] for row in rows), "rows": rows, "ok": all(row["ok"] for row in rows)}
 
 
-def losses(suite):
+def losses(suite, execution):
     """20 steps beside PyTorch's in f32, on one rank and on meshes."""
-    extra = [f"--set={setting}" for setting in [*suite.device, *share(suite, 2)]]
+    if suite.cpu and execution == "graph":
+        return {"not_run": "on CPUs"}
+    how = [] if suite.cpu else [f"device.execution={execution}"]
+    extra = [f"--set={setting}" for setting in [*suite.device, *how, *share(suite, 2)]]
     code, text = suite.run([ORACLE, SOURCE / "tests" / "pytorch" / "compare_training.py", suite.program, "--loss-tolerance", "1e-4",
                             "--weight-tolerance", "1e-3", "--most-ranks", "1" if suite.cpu else "2", *extra], may_fail=True)
     return {"ok": code == 0, "text": text[-4000:]}
@@ -307,7 +310,7 @@ def report(suite):
 STAGES = {
     "build": build, "kernels": kernels,
     "verify-nccl": lambda suite: verify(suite, "nccl"), "verify-staged": lambda suite: verify(suite, "staged"),
-    "losses": losses, "sanitizer": sanitizer,
+    "losses": lambda suite: losses(suite, "ops"), "losses-graph": lambda suite: losses(suite, "graph"), "sanitizer": sanitizer,
     **{stage: lambda suite, which=stage: speed(suite, which) for stage in SPEED},
     "report": report,
 }
