@@ -95,21 +95,20 @@ class Suite:
 
 
 def wheel_links(folder):
-    """NCCL and cuDNN, where the machine has them only as wheels, under the names that linkers look for."""
+    """Libraries and headers that the machine has only as wheels (NCCL, cuDNN) under the names that compilers look for; and all
+    libraries as programs look for them, since those of wheels find each other in one folder."""
     nvidia = importlib.util.find_spec("nvidia") if PYTHON == "python3" else None
+    nvcc = shutil.which("nvcc")
+    toolkit = pathlib.Path(nvcc).resolve().parents[1] if nvcc else SOURCE
     for root in list(nvidia.submodule_search_locations) if nvidia else []:
-        for library in pathlib.Path(root).glob("*/lib/lib*.so.*"):
-            (folder / "lib").mkdir(parents=True, exist_ok=True)
-            # What else lies there they look for beside themselves when they run; linked with is the toolkit's own.
-            linked = library.name.startswith(("libnccl", "libcudnn"))
-            for link in [library.name, *[library.name.split(".so.")[0] + ".so"] * linked]:
-                if not (folder / "lib" / link).exists():
-                    (folder / "lib" / link).symlink_to(library)
-        for header in pathlib.Path(root).glob("*/include/*"):
-            if header.name.startswith(("nccl", "cudnn")):
-                (folder / "include").mkdir(parents=True, exist_ok=True)
-                if not (folder / "include" / header.name).exists():
-                    (folder / "include" / header.name).symlink_to(header)
+        links = {f"include/{header.name}": header for header in pathlib.Path(root).glob("*/include/*")}
+        libraries = list(pathlib.Path(root).glob("*/lib/lib*.so.*"))
+        links.update({f"lib/{library.name.split('.so.')[0]}.so": library for library in libraries})
+        links = {name: file for name, file in links.items() if not (toolkit / name.replace("lib/", "lib64/", 1)).exists()}
+        for name, file in {**links, **{f"lib/{library.name}": library for library in libraries}}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (folder / name).exists():
+                (folder / name).symlink_to(file)
 
 
 def build(suite):

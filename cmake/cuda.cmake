@@ -10,7 +10,9 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that th
 endif()
 find_package(CUDAToolkit REQUIRED)
 include(cmake/cudnn.cmake)
-set(CMAKE_LIBRARY_PATH ${CUDAToolkit_LIBRARY_DIR} ${CMAKE_LIBRARY_PATH})  # NCCL may lie beside the toolkit
+# NCCL may lie beside the toolkit.
+set(CMAKE_LIBRARY_PATH ${CUDAToolkit_LIBRARY_DIR} ${CMAKE_LIBRARY_PATH})
+set(CMAKE_INCLUDE_PATH ${CUDAToolkit_INCLUDE_DIRS} ${CMAKE_INCLUDE_PATH})
 annulus_dependency(nccl nccl.h nccl)
 add_library(annulus_cuda_libraries INTERFACE)
 add_library(annulus::cuda_libraries ALIAS annulus_cuda_libraries)
