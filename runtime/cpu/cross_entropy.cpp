@@ -47,15 +47,45 @@ T row_max(const T* logits, std::int64_t count) {
   return result;
 }
 
-/// Sums in T within blocks, in double over them: vocabularies are long.
+/// Of so few logits that they are summed in T.
+template <std::int64_t Ahead = kBytesAhead, class T>
+double sum_exp_of_block(const T* logits, T largest, std::int64_t count) {
+  const auto term = [=](Vector<T> logit) { return exponential(logit - largest); };
+  return static_cast<double>(sum_over<Ahead>(count, term, logits));
+}
+
+/// Sums in double over blocks: vocabularies are long.
 template <class T>
 T row_sum_exp(const T* logits, T largest, std::int64_t count) {
   constexpr std::int64_t kBlock = 4096;
-  const auto term = [=](Vector<T> logit) { return exponential(logit - largest); };
   double total = 0;
   for (std::int64_t first = 0; first < count; first += kBlock)
-    total += static_cast<double>(sum_over(std::min(kBlock, count - first), term, logits + first));
+    total += sum_exp_of_block(logits + first, largest, std::min(kBlock, count - first));
   return static_cast<T>(total);
+}
+
+template <class T>
+struct RowSums {
+  T largest, sum_exp;
+};
+
+/// Both in one pass: while exponentials of a block are taken, the next one comes.
+template <class T>
+RowSums<T> row_softmax(const T* logits, std::int64_t count) {
+  constexpr std::int64_t kBlock = 1024;
+  T largest = -std::numeric_limits<T>::infinity();
+  double total = 0;
+  for (std::int64_t first = 0; first < count; first += kBlock) {
+    const std::int64_t size = std::min(kBlock, count - first);
+    const T of_block = row_max(logits + first, size);
+    if (of_block > largest) {
+      total *= std::exp(static_cast<double>(largest) - static_cast<double>(of_block));
+      largest = of_block;
+    }
+    const T reference = largest < std::numeric_limits<T>::lowest() ? T(0) : largest;  // where all are -infinity so far
+    total += sum_exp_of_block<kBlock * sizeof(T)>(logits + first, reference, size);
+  }
+  return {largest, static_cast<T>(total)};
 }
 
 template <class T>
@@ -105,7 +135,6 @@ void run(const RowTarget& op, const KernelArguments& arguments) {
   });
 }
 
-/// A row stays in the processor's nearer caches between its maximum and its sum.
 void run(const RowSoftmax& op, const KernelArguments& arguments) {
   const Tensor &logits = arguments.inputs[0], &targets = arguments.inputs[1];
   const Shard shard = shard_of(logits, op.shard());
@@ -114,8 +143,9 @@ void run(const RowSoftmax& op, const KernelArguments& arguments) {
       *values = arguments.outputs[2].as<T>();
     for_each_row(shard, [&](std::int64_t row) {
       const T* from = logits.as<T>() + row * shard.columns;
-      largest[row] = row_max(from, shard.valid);
-      sums[row] = row_sum_exp(from, largest[row], shard.valid);
+      const RowSums<T> row_sums = row_softmax(from, shard.valid);
+      largest[row] = row_sums.largest;
+      sums[row] = row_sums.sum_exp;
       values[row] = target_logit(from, targets.as<std::int32_t>()[row], shard);
     });
   });

@@ -7,12 +7,13 @@
 
 namespace annulus {
 
+inline constexpr std::int64_t kBytesAhead = 2048;
+
 /// Asks for what stands so far behind `address` that it has come when a pass reaches it. Processors do that unasked,
 /// but passes that compute much between two loads were seen to take half the time with it.
-template <class T>
+template <std::int64_t Bytes = kBytesAhead, class T>
 void prefetch_ahead(const T* address) {
-  constexpr std::int64_t kBytesAhead = 2048;
-  __builtin_prefetch(reinterpret_cast<const char*>(address) + kBytesAhead);
+  __builtin_prefetch(reinterpret_cast<const char*>(address) + Bytes);
 }
 
 /// How results are written: `streamed` past the caches, which spares reading their lines first.
@@ -55,7 +56,7 @@ void transform(T* to, std::int64_t count, const Function& function, const From*.
 }
 
 /// The sum of function(from[i]) for i in [0, count), in an order that depends on the count alone.
-template <class T, class Function>
+template <std::int64_t Ahead = kBytesAhead, class T, class Function>
 T sum_over(std::int64_t count, const Function& function, const T* from) {
   constexpr std::int64_t kSums = 4;  // so many additions are on their way at once
   Vector<T> sums[kSums] = {};
@@ -64,7 +65,7 @@ T sum_over(std::int64_t count, const Function& function, const T* from) {
 #pragma GCC unroll 4
     for (std::int64_t k = 0; k < kSums; ++k) {
       const T* at = from + i + k * kLanes<T>;
-      prefetch_ahead(at);
+      prefetch_ahead<Ahead>(at);
       sums[k] += function(load(at));
     }
   }

@@ -100,6 +100,7 @@ TYPED_TEST(CrossEntropyTest, LongRows) {
   Numbers whole = this->random(this->kType, {rows, vocabulary}, 3).numbers();
   for (int impossible = 0; impossible < 50; ++impossible)
     whole[static_cast<std::size_t>(this->integer(0, rows * vocabulary - 1))] = -infinity;
+  std::fill_n(whole.begin(), 5000, -infinity);  // more than are summed at once
   const Operand logits(this->kType, {rows, width}, columns_of(whole, vocabulary, 0, width, 1e4));
   const VocabularyShard shard{0, vocabulary};
   const Operand largest = this->run(RowMax(shard), {logits})[0];
@@ -122,6 +123,9 @@ TYPED_TEST(CrossEntropyTest, LongRows) {
   }
   EXPECT_EQ(Operand(largest).numbers(), expected_largest);
   expect_close(Operand(sums).numbers(), expected_sums, this->tolerance(), "sums");
+  const std::vector<Operand> at_once = this->run(RowSoftmax(shard), {logits, targets});
+  EXPECT_EQ(Operand(at_once[0]).numbers(), expected_largest);
+  expect_close(Operand(at_once[1]).numbers(), expected_sums, this->tolerance(), "sums at once");
   expect_close(gradient, expected_gradient, this->tolerance(), "gradient");
 }
 
