@@ -88,7 +88,8 @@ TEST_F(StreamsOnGpu, ReplaysAndWritesTakeTurns) {
   Streams::Event *fork = streams_->make_event(), *join = streams_->make_event();
   std::uint64_t* const words = streams_->make_words(2);
   gpu_->fill(memory_, 0, 2 * kBytes);
-  accumulate(part(0), part(1));  // loads the kernel
+  accumulate(part(0), part(1));  // the kernels are loaded before a capture, as the executor's first step does
+  streams_->tell(streams_->main(), words, 1, 0);
   streams_->begin_capture();
   streams_->record(fork, streams_->main());
   streams_->wait(lane, fork);
