@@ -13,6 +13,8 @@
 namespace annulus::testing {
 namespace {
 
+constexpr const char* kWord = "a word";
+
 bool conflict(const Access& one, const Access& other) {
   if (one.how == Access::How::reads && other.how == Access::How::reads) return false;
   const std::less<const char*> before;
@@ -155,13 +157,14 @@ void FakeStreams::known_to_host(const OrderPointer& order) {
 }
 
 bool FakeStreams::carry_out_one() {
-  if (stop_after_ && carried_out_ >= *stop_after_) return false;
   if (pending_.empty()) return false;
+  const bool stopped = stop_after_ && carried_out_ >= *stop_after_;
   const std::size_t count = pending_.size(), first = engine_() % count;
   const bool backwards = engine_() % 2 == 0;
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t at = (backwards ? first + count - i : first + i) % count;
     const OrderPointer order = pending_[at];
+    if (stopped && order->draft.name == kWord) continue;
     std::erase_if(order->behind, [](const OrderPointer& other) { return other->done; });
     if (!order->behind.empty() || !order->run()) continue;
     order->done = true;
@@ -246,7 +249,7 @@ std::uint64_t* FakeStreams::make_words(int count) {
 
 void FakeStreams::tell(Stream* stream, std::uint64_t* words, int index, std::uint64_t number) {
   put(stream,
-      at_once("a word",
+      at_once(kWord,
               [=] {
                 const std::uint64_t base = std::atomic_ref(words[0]).load();
                 std::atomic_ref(words[index]).store(base + number);

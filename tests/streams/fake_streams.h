@@ -79,7 +79,8 @@ class FakeStreams final : public Streams {
   /// From now on counts waits from 0, and leaves the one of this number out.
   void leave_out_wait(int number);
   int waits() const { return waits_; }
-  /// Nothing is carried out any more once this many orders have been.
+  /// Once this many orders have been carried out, no word is told any more: the device goes no further than the next
+  /// collective, and does not begin it.
   void stop_after(std::int64_t orders) { stop_after_ = orders; }
   std::int64_t carried_out() const { return carried_out_; }
   int launches() const { return launches_; }
