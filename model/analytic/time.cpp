@@ -58,7 +58,10 @@ std::vector<Pass> passes(const Symbols& s) {
     for (Pass& pass : list) pass.backward_bytes += pass.forward_bytes;
   }
   list.push_back({"final norm", norm, "layer_norm_grad", s.m, norm_bytes, 4 * s.p * stream});
-  list.push_back({"cross entropy", "row_sum_exp", "nll_grad", s.m, 2 * s.p * logits, 2 * s.p * logits});
+  // Maximum, sum and target are one pass, unless the sum has to wait for the maximum over tp.
+  const bool in_one = s.fused_epilogues && s.T == 1;
+  list.push_back({"cross entropy", in_one ? "row_softmax" : "row_sum_exp", "nll_grad", s.m,
+                  (in_one ? 1 : 2) * s.p * logits, 2 * s.p * logits});
   list.push_back({"embedding", "embed", "embed_grad", s.m, 2 * s.p * stream, 3 * s.p * stream});
   return list;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/core/error.h"
 #include "runtime/core/random.h"
@@ -11,19 +12,26 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;
 constexpr std::int64_t kIds = std::int64_t{1} << 20;
+constexpr std::int64_t kLongestActivation = std::int64_t{4} << 20;
 constexpr int kFewestCalls = 5, kMostCalls = 200;
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-double quantile(std::vector<double> values, double share) {
-  const auto place = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
+/// Lower quartile: calls that other programs have disturbed are left out, lucky ones are not taken for the rule.
+double typical(std::vector<double> values) {
+  const auto place = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 4);
   std::nth_element(values.begin(), place, values.end());
   return *place;
 }
 
-/// Lower quartile: calls that other programs have disturbed are left out, lucky ones are not taken for the rule.
-double typical(std::vector<double> values) { return quantile(std::move(values), 0.25); }
-double middle(std::vector<double> values) { return quantile(std::move(values), 0.5); }
+/// Mean of the middle half: a transfer beside compute begins at once or at the scheduler's next tick, now this, now
+/// that, and a step has many of them.
+double middle(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const auto quarter = static_cast<std::ptrdiff_t>(values.size() / 4);
+  return std::accumulate(values.begin() + quarter, values.end() - quarter, 0.0) /
+         static_cast<double>(values.size() - 2 * static_cast<std::size_t>(quarter));
+}
 
 /// Of what the ranks measured of the same transfers. Who came last waited for nobody: the shortest time is the
 /// transfer's.
@@ -33,6 +41,18 @@ std::vector<double> shortest(Communicator& group, std::vector<double> seconds) {
                         Reduction::max));
   for (double& value : seconds) value = -value;
   return seconds;
+}
+
+/// Of the same transfers, from when the last rank began each to when this one saw its end. Who came first has yielded,
+/// and sees it late. Where hosts' clocks differ, without that.
+std::vector<double> durations(Communicator& group, std::vector<double> begun, const std::vector<double>& ended) {
+  const bool one_clock = group.hosts() == 1;
+  if (one_clock)
+    wait(group.all_reduce(begun.data(), begun.data(), static_cast<std::int64_t>(begun.size()), DType::f64,
+                          Reduction::max));
+  std::vector<double> seconds;
+  for (std::size_t i = 0; i < ended.size(); ++i) seconds.push_back(ended[i] - begun[i]);
+  return one_clock ? seconds : shortest(group, std::move(seconds));
 }
 
 }  // namespace
@@ -136,11 +156,15 @@ double CalibrationBench::op_seconds(const OpCase& which, double budget) {
   return mean_over_ranks(typical(std::move(seconds)));
 }
 
-Ticket& CalibrationBench::begin_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes) {
+void CalibrationBench::prepare_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes) {
   const std::int64_t count = payload_bytes / size_of(DType::f32), part = count / group.size();
-  const std::int64_t room = aligned(payload_bytes), places = pool_bytes_ / 2 / (2 * room);
-  if (places == 0) throw InternalError("calibration: a message does not fit");
-  // Transfers wander, as operands of compute do, through a half of the pool that no compute beside them uses.
+  const std::int64_t room = aligned(payload_bytes);
+  if (2 * room > pool_bytes_ / 2) throw InternalError("calibration: a message does not fit");
+  // Transfers wander, as operands of compute do, through a half of the pool that no compute beside them uses: short
+  // ones as far as activations do, long ones, which are gradients, through all of it.
+  const std::int64_t area =
+      payload_bytes <= kLongestActivation ? std::min(working_set::kActivations, pool_bytes_ / 2) : pool_bytes_ / 2;
+  const std::int64_t places = area / (2 * room);
   std::byte* const receive = floats_ + pool_bytes_ / 2 + next_transfer_++ % places * 2 * room;
   std::byte* send = which.operands == Operands::in_place ? receive : receive + room;
   std::int64_t sent_bytes = payload_bytes;
@@ -166,14 +190,14 @@ Ticket& CalibrationBench::begin_transfer(Communicator& group, const TransferCase
       throw InternalError("calibration: programs do not record this collective");
   }
   mean_over_ranks(0);  // all begin together
-  lanes_.hand_over(0, ticket_);
-  return ticket_;
 }
 
 double CalibrationBench::transfer_seconds(const Group& group, const TransferCase& which, std::int64_t payload_bytes,
                                           double budget) {
   const auto once = [&] {
-    lanes_.wait(begin_transfer(group.device, which, payload_bytes));
+    prepare_transfer(group.device, which, payload_bytes);
+    lanes_.hand_over(0, ticket_);
+    lanes_.wait(ticket_);
     return ticket_.ended - ticket_.begun;
   };
   once();  // makes connections and windows
@@ -186,29 +210,33 @@ double CalibrationBench::transfer_seconds(const Group& group, const TransferCase
 
 OverlapCost CalibrationBench::overlap(const Group& group, const TransferCase& transfer, std::int64_t payload_bytes,
                                       const OpCase& compute) {
-  constexpr int kRounds = 7;
+  constexpr int kRounds = 9;
   const double transfer_alone = transfer_seconds(group, transfer, payload_bytes, 0.02);
   Bound bound = bind(compute);
   if (bound.workspace_bytes + bound.places * bound.float_bytes > pool_bytes_ / 2)
     throw InternalError("calibration: the compute beside a transfer does not fit");
   compute_seconds(bound, 1);
-  std::vector<double> lost, besides;
+  std::vector<double> lost, begun, ended;
   for (int round = 0; round < kRounds; ++round) {
-    Ticket& ticket = begin_transfer(group.device, transfer, payload_bytes);
+    prepare_transfer(group.device, transfer, payload_bytes);
+    compute_seconds(bound, 1);  // as in a step, where the core has long been computing
+    lanes_.hand_over(0, ticket_);
     double beside = 0;
     int calls = 0;
     // Compute until it is hidden whole.
-    while (!ticket.complete.load() && beside < 50 * transfer_alone + 0.01) {
+    while (!ticket_.complete.load() && beside < 50 * transfer_alone + 0.01) {
       beside += compute_seconds(bound, 1);
       ++calls;
       lanes_.poll();
     }
-    lanes_.wait(ticket);
+    lanes_.wait(ticket_);
     mean_over_ranks(0);
     lost.push_back(beside - compute_seconds(bound, calls));
-    besides.push_back(ticket.ended - ticket.begun);
+    begun.push_back(ticket_.begun);
+    ended.push_back(ticket_.ended);
   }
-  return {transfer_alone, std::max(mean_over_ranks(middle(shortest(group.host, std::move(besides)))), transfer_alone),
+  const double beside = middle(durations(group.host, begun, ended));
+  return {transfer_alone, std::max(mean_over_ranks(beside), transfer_alone),
           std::max(mean_over_ranks(middle(std::move(lost))), 0.0)};
 }
 

@@ -44,7 +44,7 @@ class CalibrationBench {
   struct Bound;  // a case with its operands' addresses
   Bound bind(const OpCase& which);
   double compute_seconds(Bound& bound, int calls);
-  Ticket& begin_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes);
+  void prepare_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes);
   double mean_over_ranks(double value);
   void fill(std::int64_t begin, std::int64_t end);
 

@@ -3,8 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "collectives/thread_communicator.h"
 #include "runtime/cpu/device.h"
+#include "runtime/ops/op_kind.h"
 
 namespace annulus {
 namespace {
@@ -27,12 +31,53 @@ TEST(Calibration, EveryRankGetsTheSameCompleteProfile) {
                            "residual_norm", "nll", "nll_grad", "accumulate"})
     EXPECT_TRUE(profile.kernels.contains(kind)) << kind;
   for (const char* kind : {"sum_squares", "zero", "adamw"}) EXPECT_TRUE(profile.state_kernels.contains(kind)) << kind;
-  EXPECT_FALSE(profile.overlap.empty());
+  ASSERT_EQ(profile.overlap.size(), 3u);
+  for (const OverlapCost& cost : profile.overlap) EXPECT_GE(cost.beside_seconds, cost.alone_seconds);
   for (CollectiveKind kind :
        {CollectiveKind::all_reduce, CollectiveKind::all_gather, CollectiveKind::reduce_scatter, CollectiveKind::shift})
     EXPECT_TRUE(profile.collectives.contains({kind, 2})) << name_of(kind);
   for (CollectiveKind kind : {CollectiveKind::all_reduce, CollectiveKind::all_gather})
     EXPECT_TRUE(profile.collectives.contains({kind, 2, 1, Transport::direct, Operands::in_place})) << name_of(kind);
+}
+
+/// On which the first calls of one kind are disturbed.
+class DisturbedDevice final : public Device {
+ public:
+  static constexpr auto kDelay = std::chrono::milliseconds(20);
+  DisturbedDevice(OpKind kind, int calls) : kind_(kind), left_(calls) {}
+  std::string description() const override { return device_.description(); }
+  std::byte* allocate(std::int64_t bytes) override { return device_.allocate(bytes); }
+  void copy_to_device(std::byte* to, const void* from, std::int64_t bytes) override {
+    device_.copy_to_device(to, from, bytes);
+  }
+  void copy_from_device(void* to, const std::byte* from, std::int64_t bytes) override {
+    device_.copy_from_device(to, from, bytes);
+  }
+  void fill(std::byte* to, std::uint8_t value, std::int64_t bytes) override { device_.fill(to, value, bytes); }
+  std::int64_t workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
+                               OpDefinition::Types outputs) override {
+    return device_.workspace_bytes(definition, inputs, outputs);
+  }
+  void run(const OpDefinition& definition, const KernelArguments& arguments) override {
+    if (definition.kind() == kind_ && left_-- > 0) std::this_thread::sleep_for(kDelay);
+    device_.run(definition, arguments);
+  }
+
+ private:
+  CpuDevice device_{1};
+  OpKind kind_;
+  int left_;
+};
+
+TEST(Calibration, WhatDisturbsOneRoundIsLeftOut) {
+  constexpr int kCallsOfARound = 3 * 6;  // of each size 5, and one before
+  HardwareProfile profile;
+  run_ranks(1, [&](Communicator& world) {
+    DisturbedDevice device(OpKind::adamw, kCallsOfARound);
+    profile = calibrate(device, world, {.mode = CalibrationMode::quick, .progress = Progress::thread});
+  });
+  const double disturbed = 4e6 / std::chrono::duration<double>(DisturbedDevice::kDelay).count();  // bytes a call
+  for (const auto& [size, rate] : profile.state_kernels.at("adamw").points()) EXPECT_GT(rate, 2 * disturbed) << size;
 }
 
 }  // namespace

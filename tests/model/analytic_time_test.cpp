@@ -160,8 +160,12 @@ TEST(AnalyticTime, FusedEpiloguesLeaveNormsAndBiasGradients) {
   // Query, key, value, output and down have D columns each, up has F.
   const double biased = static_cast<double>(s.p * s.b() * (5 * s.D + s.F)) / 3e10 * static_cast<double>(s.L * s.m);
   EXPECT_NEAR(seconds(s, "bias gradients").second / biased, 1, 1e-9);
+  // The forward loss reads the logits once; over tp the maximum is known before the sum.
+  const auto logits = [&] { return static_cast<double>(s.p * s.b() * s.padded_vocabulary() / s.T * s.m) / 3e10; };
+  EXPECT_NEAR(seconds(s, "cross entropy").first / logits(), 1, 1e-9);
   s.T = 2;
   EXPECT_NEAR(seconds(s, "norms").first / (4 * stream), 1, 1e-9);  // two streams in, two out
+  EXPECT_NEAR(seconds(s, "cross entropy").first / (2 * logits()), 1, 1e-9);
 }
 
 TEST(AnalyticTime, HiddenNeverExceedsWhatThereIs) {
