@@ -271,12 +271,14 @@ void Trainer::export_weights(std::int64_t step) {
 void Trainer::finish(std::int64_t steps_done) {
   if (evaluator_ && steps_done % config_.training.evaluate_every != 0) evaluate(steps_done);
   export_weights(steps_done);
+  const std::vector<LedgerGroup> groups = ledger_->groups(process_.world());
   if (!process_.is_first()) return;
-  write_file_atomically(folder_->file("ledger.json"), ledger_->json());
+  write_file_atomically(folder_->file("ledger.json"), ledger_->json(groups));
   const double seconds = now_seconds() - begun_seconds_;
   if (stop_) say("told to stop: the run ends here");
-  say(fmt::format("{} steps in {:.1f} s; one step, rank 0, medians:", steps_done, seconds));
-  say(ledger_table(ledger_->groups()));
+  say(fmt::format("{} steps in {:.1f} s; one step, medians; of transfers means over ranks, else rank 0's:", steps_done,
+                  seconds));
+  say(ledger_table(groups));
   if (const std::int64_t taken = device_->taken_by_libraries(); taken > 0)
     say(fmt::format("NCCL and kernels' modules took {:.0f} MiB of the GPU beside the arena",
                     static_cast<double>(taken) / (1 << 20)));

@@ -254,7 +254,7 @@ class Calibration {
 
   /// Beside a product of a step's size.
   void measure_overlap(const CalibrationBench::Group& group) {
-    const OpCase product = linear_cases(DType::f32, 512, 384, 1536).front();
+    const OpCase product = linear_cases(DType::f32, 256, 384, 1536).front();
     profile_.overlap.clear();
     for (std::int64_t bytes : {64 * kKiB, kMiB, 32 * kMiB}) {
       const OverlapCost cost = bench_.overlap(group, {CollectiveKind::reduce_scatter, Operands::apart}, bytes, product);

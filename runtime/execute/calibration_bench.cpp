@@ -211,6 +211,7 @@ double CalibrationBench::transfer_seconds(const Group& group, const TransferCase
 OverlapCost CalibrationBench::overlap(const Group& group, const TransferCase& transfer, std::int64_t payload_bytes,
                                       const OpCase& compute) {
   constexpr int kRounds = 9;
+  const bool is_long = payload_bytes > kLongestActivation;
   const double transfer_alone = transfer_seconds(group, transfer, payload_bytes, 0.02);
   Bound bound = bind(compute);
   if (bound.workspace_bytes + bound.places * bound.float_bytes > pool_bytes_ / 2)
@@ -223,12 +224,12 @@ OverlapCost CalibrationBench::overlap(const Group& group, const TransferCase& tr
     lanes_.hand_over(0, ticket_);
     double beside = 0;
     int calls = 0;
-    // Compute until it is hidden whole.
-    while (!ticket_.complete.load() && beside < 50 * transfer_alone + 0.01) {
+    // Gradients are hidden whole; what a layer exchanges, behind one product: then whoever still waits has a core.
+    do {
       beside += compute_seconds(bound, 1);
       ++calls;
       lanes_.poll();
-    }
+    } while (!ticket_.complete.load() && is_long && beside < 50 * transfer_alone);
     lanes_.wait(ticket_);
     mean_over_ranks(0);
     lost.push_back(beside - compute_seconds(bound, calls));

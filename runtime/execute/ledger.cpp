@@ -1,10 +1,13 @@
 #include "runtime/execute/ledger.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
+#include <tuple>
+#include <utility>
 
 namespace annulus {
 namespace {
@@ -12,6 +15,12 @@ namespace {
 std::string axes_of(const Program& program, const Op& op) {
   const auto call = op.definition->collective();
   return call ? program.mesh().label(call->axes) : "";
+}
+
+/// Axes and kind.
+using GroupKey = std::pair<std::string, std::string>;
+GroupKey group_of(const Program& program, const Op& op) {
+  return {axes_of(program, op), std::string(op.definition->name())};
 }
 
 }  // namespace
@@ -56,33 +65,54 @@ Ledger::Ledger(const Program& program, const Schedule& schedule, StepPrediction 
       schedule_(schedule),
       prediction_(std::move(prediction)),
       rows_(static_cast<std::size_t>(program.op_count())) {
-  for (int i = 0; i < program.op_count(); ++i)
-    rows_[static_cast<std::size_t>(i)].cost = cost_of(program, program.op(i));
+  std::map<GroupKey, std::size_t> known;
+  for (int i = 0; i < program.op_count(); ++i) {
+    Row& row = rows_[static_cast<std::size_t>(i)];
+    row.cost = cost_of(program, program.op(i));
+    row.group = known.try_emplace(group_of(program, program.op(i)), known.size()).first->second;
+  }
+  group_times_.resize(known.size());
 }
 
 StepTotals Ledger::add(const StepTrace& trace, const std::vector<double>& last_arrivals, Overlap overlap) {
+  struct Sum {
+    double seconds = 0, skew = 0, exposed = 0, hidden = 0;
+  };
+  const auto keep = [&](Times& times, const Sum& one, bool is_transfer) {
+    (overlap == Overlap::on ? times.seconds : times.alone).add(one.seconds);
+    if (!is_transfer || overlap == Overlap::off) return;
+    times.skew.add(one.skew);
+    times.hidden.add(one.hidden);
+    times.exposed.add(one.exposed);
+  };
   StepTotals totals;
   totals.step = trace.end - trace.begin;
+  std::vector<Sum> sums(group_times_.size());
+  std::vector<bool> transfers(group_times_.size());
   for (std::size_t i = 0; i < trace.events.size(); ++i) {
     const OpEvent& event = trace.events[i];
     Row& row = rows_[static_cast<std::size_t>(event.op)];
-    if (schedule_.lanes[static_cast<std::size_t>(event.op)] == 0) {
-      totals.compute += event.end - event.begin;
-      (overlap == Overlap::on ? row.seconds : row.alone).add(event.end - event.begin);
-      continue;
+    const bool is_transfer = schedule_.lanes[static_cast<std::size_t>(event.op)] != 0;
+    Sum one{event.end - event.begin};
+    if (is_transfer) {
+      one.skew = std::max(0.0, last_arrivals[i] - event.begin);
+      one.seconds = std::max(0.0, one.seconds - one.skew);
+      one.exposed = event.waited;
+      one.hidden = std::max(0.0, one.seconds - one.exposed);
+      totals.communication += one.seconds;
+      totals.skew += one.skew;
+      totals.waited += one.exposed;
+      row.transport = event.transport;
+    } else {
+      totals.compute += one.seconds;
     }
-    const double skew = std::max(0.0, last_arrivals[i] - event.begin);
-    const double transfer = std::max(0.0, event.end - event.begin - skew);
-    totals.communication += transfer;
-    totals.skew += skew;
-    totals.waited += event.waited;
-    row.transport = event.transport;
-    (overlap == Overlap::on ? row.seconds : row.alone).add(transfer);
-    if (overlap == Overlap::off) continue;
-    row.skew.add(skew);
-    row.hidden.add(std::max(0.0, transfer - event.waited));
-    row.exposed.add(event.waited);
+    keep(row.times, one, is_transfer);
+    Sum& sum = sums[row.group];
+    sum = {sum.seconds + one.seconds, sum.skew + one.skew, sum.exposed + one.exposed, sum.hidden + one.hidden};
+    transfers[row.group] = is_transfer;
   }
+  for (std::size_t group = 0; group < sums.size() && !trace.events.empty(); ++group)
+    keep(group_times_[group], sums[group], transfers[group]);
   if (overlap == Overlap::off) probes_.add(totals.compute);
   const double alone = probes_.median();
   const double slowdown = alone == 0 || overlap == Overlap::off ? 0.0 : std::max(0.0, totals.compute - alone);
@@ -90,33 +120,41 @@ StepTotals Ledger::add(const StepTrace& trace, const std::vector<double>& last_a
   return totals;
 }
 
-double Ledger::measured_seconds(int op) const { return rows_[static_cast<std::size_t>(op)].seconds.median(); }
-double Ledger::alone_seconds(int op) const { return rows_[static_cast<std::size_t>(op)].alone.median(); }
+double Ledger::measured_seconds(int op) const { return rows_[static_cast<std::size_t>(op)].times.seconds.median(); }
+double Ledger::alone_seconds(int op) const { return rows_[static_cast<std::size_t>(op)].times.alone.median(); }
 
-std::vector<LedgerGroup> Ledger::groups() const {
-  std::map<std::pair<std::string, std::string>, LedgerGroup> sums;
-  std::map<std::pair<std::string, std::string>, std::set<std::string_view>> transports;
+std::vector<LedgerGroup> Ledger::groups(Communicator& world) const {
+  std::map<GroupKey, LedgerGroup> sums;
+  std::map<GroupKey, std::set<std::string_view>> transports;
   for (int i = 0; i < program_.op_count(); ++i) {
     const Op& op = program_.op(i);
     const Row& row = rows_[static_cast<std::size_t>(i)];
     const double calls = program_.segments()[static_cast<std::size_t>(op.segment)].repeat;
-    LedgerGroup& group = sums[{axes_of(program_, op), std::string(op.definition->name())}];
-    group.kind = op.definition->name();
-    group.axes = axes_of(program_, op);
+    const Times& times = group_times_[row.group];
+    LedgerGroup& group = sums[group_of(program_, op)];
+    std::tie(group.axes, group.kind) = group_of(program_, op);
     group.calls += calls;
     group.flops += calls * row.cost.work.flops;
     group.payload_bytes += calls * static_cast<double>(row.cost.payload_bytes);
     group.wire_bytes += calls * row.cost.wire_bytes;
     group.predicted_seconds += calls * prediction_.ops[static_cast<std::size_t>(i)].seconds;
-    group.measured_seconds += calls * row.seconds.median();
-    group.alone_seconds += calls * row.alone.median();
-    group.skew_seconds += calls * row.skew.median();
-    group.hidden_seconds += calls * row.hidden.median();
-    group.exposed_seconds += calls * row.exposed.median();
+    group.measured_seconds = times.seconds.median();
+    group.alone_seconds = times.alone.median();
+    group.skew_seconds = times.skew.median();
+    group.hidden_seconds = times.hidden.median();
+    group.exposed_seconds = times.exposed.median();
     if (row.transport) transports[{group.axes, group.kind}].insert(name_of(*row.transport));
   }
   std::vector<LedgerGroup> groups;
   for (auto& [key, group] : sums) {
+    if (!group.axes.empty()) {
+      const std::array seconds = {&group.measured_seconds, &group.alone_seconds, &group.skew_seconds,
+                                  &group.hidden_seconds, &group.exposed_seconds};
+      for (double* value : seconds) {
+        wait(world.all_reduce(value, value, 1, DType::f64, Reduction::sum));
+        *value /= world.size();
+      }
+    }
     for (std::string_view name : transports[key])
       group.transport += (group.transport.empty() ? "" : "+") + std::string(name);
     groups.push_back(std::move(group));
@@ -128,7 +166,7 @@ std::vector<LedgerGroup> Ledger::groups() const {
   return groups;
 }
 
-std::string Ledger::json() const {
+std::string Ledger::json(const std::vector<LedgerGroup>& groups) const {
   nlohmann::ordered_json ops = nlohmann::ordered_json::array(), sums = nlohmann::ordered_json::array();
   for (int i = 0; i < program_.op_count(); ++i) {
     const Op& op = program_.op(i);
@@ -148,13 +186,13 @@ std::string Ledger::json() const {
                    {"payload_bytes", row.cost.payload_bytes},
                    {"wire_bytes", row.cost.wire_bytes},
                    {"predicted_seconds", prediction_.ops[static_cast<std::size_t>(i)].seconds},
-                   {"measured_seconds", row.seconds.median()},
-                   {"alone_seconds", row.alone.median()},
-                   {"skew_seconds", row.skew.median()},
-                   {"hidden_seconds", row.hidden.median()},
-                   {"exposed_seconds", row.exposed.median()}});
+                   {"measured_seconds", row.times.seconds.median()},
+                   {"alone_seconds", row.times.alone.median()},
+                   {"skew_seconds", row.times.skew.median()},
+                   {"hidden_seconds", row.times.hidden.median()},
+                   {"exposed_seconds", row.times.exposed.median()}});
   }
-  for (const LedgerGroup& group : groups())
+  for (const LedgerGroup& group : groups)
     sums.push_back({{"kind", group.kind},
                     {"axes", group.axes},
                     {"transport", group.transport},

@@ -25,7 +25,7 @@ struct StepTotals {
 std::vector<double> last_arrivals(const StepTrace& trace, const Schedule& schedule,
                                   const CommunicatorLookup& communicators, double clock_offset);
 
-/// A sum of ledger rows, per step.
+/// A sum of ledger rows, per step: of seconds, the median over steps of their sum.
 struct LedgerGroup {
   std::string kind;
   std::string axes;       ///< empty for compute
@@ -51,10 +51,12 @@ class Ledger {
   /// Median over steps of a call's measured seconds; 0 where it never ran.
   double measured_seconds(int op) const;
   double alone_seconds(int op) const;
-  /// Sums per step by kind and axes, the dearest first; communication before compute.
-  std::vector<LedgerGroup> groups() const;
+  /// Sums per step by kind and axes, the dearest first; communication before compute. Collective: of transfers, the
+  /// mean over ranks. Which rank comes first to them, and waits longer for a time slice to see their end, may be the
+  /// same for a whole run.
+  std::vector<LedgerGroup> groups(Communicator& world) const;
   /// The whole ledger: `{"version": 1, "ops": [...], "groups": [...], ...}`.
-  std::string json() const;
+  std::string json(const std::vector<LedgerGroup>& groups) const;
 
  private:
   static constexpr std::size_t kSamples = 128;  // of an op, the newest
@@ -68,18 +70,23 @@ class Ledger {
     std::vector<float> values_;
     std::size_t next_ = 0;
   };
+  struct Times {
+    Samples seconds, alone;         // alone: without overlap
+    Samples skew, hidden, exposed;  // of a collective
+  };
   struct Row {
     OpCost cost;
-    Samples seconds, alone;              // alone: without overlap
-    Samples skew, hidden, exposed;       // of a collective
+    Times times;
     std::optional<Transport> transport;  // the last call's
+    std::size_t group = 0;
   };
 
   const Program& program_;
   const Schedule& schedule_;
   StepPrediction prediction_;
   std::vector<Row> rows_;
-  Samples probes_;  // compute seconds of steps without overlap
+  std::vector<Times> group_times_;  // of a step's sums, as rows name them
+  Samples probes_;                  // compute seconds of steps without overlap
 };
 
 }  // namespace annulus
