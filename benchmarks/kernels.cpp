@@ -114,9 +114,13 @@ struct KernelTable {
   Cases cases(const Slice*) const { return {made<Slice>("", {matrix()}, AxisSet(), 1, 0, 2)}; }
   Cases cases(const Clip*) const { return {made<Clip>("", {sums(1), sums(2)}, 1.0)}; }
   Cases cases(const AdamW*) const {
+    constexpr std::size_t kVectors = 100;
     const ValueType w = table(), v = vector();
+    std::vector<ValueType> vectors(4 * kVectors, v);
+    vectors.insert(vectors.end(), 2, sums(4));
     return {made<AdamW>("", {w, w, w, w, sums(4), sums(4)}, AdamW::Options{}),
-            made<AdamW>("vector", {v, v, v, v, sums(4), sums(4)}, AdamW::Options{})};
+            made<AdamW>("vector", {v, v, v, v, sums(4), sums(4)}, AdamW::Options{}),
+            made<AdamW>("vectors", vectors, AdamW::Options{}, AdamW::WorkingCopy::none, kVectors)};
   }
 };
 

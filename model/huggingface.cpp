@@ -61,9 +61,7 @@ MeshAxes seen_by(MeshAxes mesh, int rank) {
 
 /// Of the ranks that hold the same elements, the one whose coordinates are 0 on the axes that do not tell them apart.
 bool contributes(const MeshAxes& mesh, const ValueType& type, const Parameter& parameter) {
-  AxisSet sharding = parameter.master.axes;
-  for (int dim = 0; dim < type.shape.rank(); ++dim) sharding = sharding | sharded_axes(mesh, type, dim);
-  return mesh.index(mesh.all() - sharding) == 0;
+  return mesh.index(mesh.all() - (parameter.master.axes | sharded_axes(mesh, type))) == 0;
 }
 
 /// Gathers the whole, unpadded value of a parameter on rank 0. Collective; the others get nothing.

@@ -164,27 +164,37 @@ class StepRecorder {
   }
 
   void update_parameters(TrainStep& step) {
+    for (const WeightDecay decay : {WeightDecay::on, WeightDecay::off}) update_parameters(step, decay);
+  }
+
+  /// Those with this weight decay, all by one op.
+  void update_parameters(TrainStep& step, WeightDecay decay) {
+    std::vector<ValueId> weights, gradients, first_moments, second_moments, copies;
     for (const Parameter& parameter : parameters_.all()) {
-      AdamW::Options options = options_.optimizer;
-      if (parameter.decay == WeightDecay::off) options.weight_decay = 0;
+      if (parameter.decay != decay) continue;
       ValueType type = program_.type(parameter.value);
       const bool has_master = is_half(type.dtype);
       type.dtype = wide(type.dtype);
-      const ValueId first = state("first_moment." + parameter.name, type);
-      const ValueId second = state("second_moment." + parameter.name, type);
-      step.moments.insert(step.moments.end(), {first, second});
-      std::vector<ValueId> inputs{parameter.value, step.gradients.at(parameter.value), first, second, step.summary,
-                                  step.hyper};
-      auto copy = AdamW::WorkingCopy::none;
-      if (has_master) {
-        copy = AdamW::WorkingCopy::rounded;
-        inputs[0] = state("master." + parameter.name, type);
-        inputs.push_back(parameter.value);
-        step.masters.push_back(inputs[0]);
-        masters_[parameter.value] = {inputs[0], {}, 0};
-      }
-      program_.emit(std::make_shared<AdamW>(options, copy), inputs);
+      weights.push_back(parameter.value);
+      gradients.push_back(step.gradients.at(parameter.value));
+      first_moments.push_back(state("first_moment." + parameter.name, type));
+      second_moments.push_back(state("second_moment." + parameter.name, type));
+      step.moments.insert(step.moments.end(), {first_moments.back(), second_moments.back()});
+      if (!has_master) continue;
+      copies.push_back(parameter.value);
+      weights.back() = state("master." + parameter.name, type);
+      step.masters.push_back(weights.back());
+      masters_[parameter.value] = {weights.back(), {}, 0};
     }
+    if (weights.empty()) return;
+    AdamW::Options options = options_.optimizer;
+    if (decay == WeightDecay::off) options.weight_decay = 0;
+    const auto copy = copies.empty() ? AdamW::WorkingCopy::none : AdamW::WorkingCopy::rounded;
+    const auto update = std::make_shared<AdamW>(options, copy, weights.size());
+    const std::vector<ValueId> sums{step.summary, step.hyper};
+    for (const auto& list : {gradients, first_moments, second_moments, sums, copies})
+      weights.insert(weights.end(), list.begin(), list.end());
+    program_.emit(update, weights);
   }
 
   void finish() {

@@ -84,14 +84,12 @@ std::map<ValueId, ValueId> reduce_gradients(Program& program, const std::map<Val
 }
 
 ValueId global_sum_squares(Program& program, std::span<const ValueId> gradients) {
-  std::map<AxisSet, ValueId> classes;
-  for (ValueId gradient : gradients) {
-    const ValueId squares = program.emit_one(std::make_shared<SumSquares>(), {gradient});
-    const auto [at, is_new] = classes.try_emplace(partial_axes(program.mesh(), program.type(squares)), squares);
-    if (!is_new) at->second = program.emit_one(std::make_shared<Add>(), {at->second, squares});
-  }
+  std::map<AxisSet, std::vector<ValueId>> classes;
+  for (ValueId gradient : gradients) classes[sharded_axes(program.mesh(), program.type(gradient))].push_back(gradient);
+  std::map<AxisSet, ValueId> sums;  // all before the first is waited for
+  for (const auto& [axes, members] : classes) sums[axes] = program.emit_one(std::make_shared<SumSquares>(), members);
   ValueId total = kNoValue;
-  for (const auto& [axes, squares] : classes) {
+  for (const auto& [axes, squares] : sums) {
     const ValueId sum =
         axes.empty() ? squares : program.emit_one(std::make_shared<AllReduce>(axes, Reduction::sum), {squares});
     total = total == kNoValue ? sum : program.emit_one(std::make_shared<Add>(), {total, sum});

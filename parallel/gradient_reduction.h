@@ -42,8 +42,8 @@ void in_buckets(Program& program, const std::map<ValueId, ValueId>& gradients,
 std::map<ValueId, ValueId> reduce_gradients(Program& program, const std::map<ValueId, ValueId>& gradients,
                                             std::int64_t bucket_bytes);
 
-/// Sum of the squares of all gradients, over all ranks, each element once: f64 [1], replicated. Squares are added by
-/// the axes over which they are partial, and each class is reduced once.
+/// Sum of the squares of all gradients, over all ranks, each element once: f64 [1], replicated. Gradients that are
+/// sharded over the same axes are one class: one op, and one reduction.
 ValueId global_sum_squares(Program& program, std::span<const ValueId> gradients);
 
 }  // namespace annulus

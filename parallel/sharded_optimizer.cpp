@@ -10,13 +10,6 @@
 namespace annulus {
 namespace {
 
-/// The live axes over which a value is sharded, in whatever dims.
-AxisSet sharded_axes(const MeshAxes& mesh, const ValueType& type) {
-  AxisSet axes;
-  for (int dim = 0; dim < type.shape.rank(); ++dim) axes = axes | sharded_axes(mesh, type, dim);
-  return axes;
-}
-
 /// The values of a bucket, its padding last.
 std::vector<ValueId> contents(const OptimizerBucket& bucket) {
   std::vector<ValueId> values = bucket.parameters;

@@ -295,7 +295,11 @@ struct OpTable : OpOperands {
   }
 
   std::vector<OpCase> cases(const SumSquares*) {
-    return {{"", {wide_constant({draw.size(20), draw.size(20)})}, plain<SumSquares>()}};
+    const Shape shape{draw.size(20), draw.size(20)};
+    return {{"", {wide_constant(shape)}, plain<SumSquares>()},
+            {"list",
+             {wide_constant({draw.size(99)}), wide_constant(shape), wide_constant({draw.size(9)})},
+             plain<SumSquares>()}};
   }
   std::vector<OpCase> cases(const Accumulate*) {
     const Shape shape{draw.size(20), draw.size(20)};
@@ -320,21 +324,29 @@ struct OpTable : OpOperands {
     return {{"", sums, plain<Clip>(0.5)},
             {"loss scaling", joined(sums, {between({1}, 1, 9, DType::f64)}), plain<Clip>(0.5, Clip::LossScaling::on)}};
   }
+  /// Weights, gradients, first and second moments, clip, hyper.
+  std::vector<OpInput> updated(const std::vector<Shape>& shapes) {
+    std::vector<OpInput> inputs;
+    for (int list = 0; list < 4; ++list)
+      for (const Shape& shape : shapes)
+        inputs.push_back(list < 3 ? wide_constant(shape) : between(shape, 0, 1, wide(dtype)));
+    for (int sums = 0; sums < 2; ++sums) inputs.push_back(between({4}, 0.1, 1, DType::f64));
+    return inputs;
+  }
   std::vector<OpCase> cases(const AdamW*) {
-    const Shape shape{draw.size(20), draw.size(20)};
-    const std::vector<OpInput> inputs{wide_constant(shape),
-                                      wide_constant(shape),
-                                      wide_constant(shape),
-                                      between(shape, 0, 1, wide(dtype)),
-                                      between({4}, 0.1, 1, DType::f64),
-                                      between({4}, 0.1, 1, DType::f64)};
+    const Shape shape{draw.size(20), draw.size(20)}, vector{draw.size(99)}, other{draw.size(9)};
+    const std::vector<OpInput> inputs = updated({shape}), list = updated({vector, other});
     std::vector<OpInput> skipped = inputs;
     skipped[4].values[0] = 0;
     const AdamW::Options options;
-    std::vector<OpCase> all{{"", inputs, plain<AdamW>(options)}, {"skipped", skipped, plain<AdamW>(options)}};
-    if (is_half(dtype))
-      all.push_back(
-          {"working copy", joined(inputs, {constant(shape)}), plain<AdamW>(options, AdamW::WorkingCopy::rounded)});
+    using Copy = AdamW::WorkingCopy;
+    std::vector<OpCase> all{{"", inputs, plain<AdamW>(options)},
+                            {"skipped", skipped, plain<AdamW>(options)},
+                            {"list", list, plain<AdamW>(options, Copy::none, 2)}};
+    if (!is_half(dtype)) return all;
+    all.push_back({"working copy", joined(inputs, {constant(shape)}), plain<AdamW>(options, Copy::rounded)});
+    const std::vector<OpInput> copies{constant(vector), constant(other)};
+    all.push_back({"list, working copies", joined(list, copies), plain<AdamW>(options, Copy::rounded, 2)});
     return all;
   }
 };

@@ -81,14 +81,17 @@ void adamw(T* weight, const T* grad, T* m, T* v, std::int64_t count, const AdamW
 }  // namespace
 
 std::int64_t workspace_bytes(const SumSquares&, OpTypes inputs, OpTypes) {
-  return blocks_of(inputs[0].shape.elements()) * size_of(DType::f64);
+  std::int64_t blocks = 0;
+  for (const ValueType& input : inputs) blocks = std::max(blocks, blocks_of(input.shape.elements()));
+  return blocks * size_of(DType::f64);
 }
 
 void run(const SumSquares&, const KernelArguments& arguments) {
-  const Tensor& x = arguments.inputs[0];
   double* partial = reinterpret_cast<double*>(arguments.workspace);
-  arguments.outputs[0].as<double>()[0] =
-      dispatch_float(x.dtype, [&]<class T>(T) { return sum_squares(x.as<T>(), partial, x.elements()); });
+  double total = 0;
+  for (const Tensor& x : arguments.inputs)
+    total += dispatch_float(x.dtype, [&]<class T>(T) { return sum_squares(x.as<T>(), partial, x.elements()); });
+  arguments.outputs[0].as<double>()[0] = total;
 }
 
 void run(const Clip& op, const KernelArguments& arguments) {
@@ -98,20 +101,23 @@ void run(const Clip& op, const KernelArguments& arguments) {
 }
 
 void run(const AdamW& op, const KernelArguments& arguments) {
-  const Tensor &weight = arguments.outputs[0], &m = arguments.outputs[1], &v = arguments.outputs[2];
-  const Tensor& grad = arguments.inputs[1];
-  const double *clipped = arguments.inputs[4].as<double>(), *hyper = arguments.inputs[5].as<double>();
-  const auto update = [&]<class T>(T, const auto& keep) {
-    adamw(weight.as<T>(), grad.as<T>(), m.as<T>(), v.as<T>(), weight.elements(),
-          adamw_step<T>(op.options(), clipped, hyper), keep);
+  const auto inputs = arguments.inputs, outputs = arguments.outputs;
+  const std::size_t n = op.weights();
+  const auto update = [&]<class T>(T, const auto& keep_of) {
+    const auto step = adamw_step<T>(op.options(), inputs[4 * n].as<double>(), inputs[4 * n + 1].as<double>());
+    for (std::size_t i = 0; i < n; ++i)
+      adamw(outputs[i].as<T>(), inputs[n + i].as<T>(), outputs[n + i].as<T>(), outputs[2 * n + i].as<T>(),
+            outputs[i].elements(), step, keep_of(i));
   };
   if (op.working_copy() == AdamW::WorkingCopy::none)
-    return dispatch_float(weight.dtype, [&](auto zero) { update(zero, [](auto...) {}); });
-  const Tensor& copy = arguments.outputs[3];
-  dispatch_half(copy.dtype, [&]<class Half>(Half) {
-    update(float{}, [to = copy.as<Half>()](std::int64_t i, Vector<float> weights, std::int64_t count) {
-      if (count == kLanes<float>) return store_narrow(to + i, weights);
-      for (std::int64_t lane = 0; lane < count; ++lane) to[i + lane] = Half(weights[lane]);
+    return dispatch_float(outputs[0].dtype,
+                          [&](auto zero) { update(zero, [](std::size_t) { return [](auto...) {}; }); });
+  dispatch_half(outputs[3 * n].dtype, [&]<class Half>(Half) {
+    update(float{}, [&](std::size_t tensor) {
+      return [to = outputs[3 * n + tensor].as<Half>()](std::int64_t i, Vector<float> weights, std::int64_t count) {
+        if (count == kLanes<float>) return store_narrow(to + i, weights);
+        for (std::int64_t lane = 0; lane < count; ++lane) to[i + lane] = Half(weights[lane]);
+      };
     });
   });
 }

@@ -207,7 +207,9 @@ void launch(const RowSoftmax& op, const KernelArguments& arguments, const Launch
 }
 
 inline std::int64_t device_workspace_bytes(const Nll&, OpDefinition::Types inputs, OpDefinition::Types) {
-  return total_bytes<NllTerms<float>>(inputs[5].shape.elements());
+  TensorList<NllTerms<float>, 1> list;
+  list.append({}, inputs[5].shape.elements(), false);
+  return total_bytes(std::vector{list});
 }
 
 template <class Launcher>
@@ -217,7 +219,9 @@ void launch(const Nll&, const KernelArguments& arguments, const Launcher& launch
     const NllTerms<W> terms{arguments.inputs[1].as<W>(), arguments.inputs[2].as<W>(), arguments.inputs[3].as<W>(),
                             weights.as<W>()};
     const bool packed = aligned<terms.kPack>(terms.sum_exp, terms.largest, terms.target_logit, terms.weights);
-    total(launcher, terms, weights.elements(), packed, arguments.workspace, arguments.outputs[0].as<double>());
+    TensorList<NllTerms<W>, 1> list;
+    list.append(terms, weights.elements(), packed);
+    total(launcher, std::vector{list}, arguments.workspace, arguments.outputs[0].as<double>());
   });
 }
 

@@ -31,15 +31,14 @@ struct ClipElement {
 
 /// `Copy` is how the working copy of the weights is stored, if there is one.
 template <class T, class Copy>
-struct AdamWElement {
+struct AdamWPart {
   static constexpr int kPack = kPackOf<T>;
   T *weight, *first_moment, *second_moment;
   const T* gradient;
   Copy* copy;  ///< may be null
-  AdamWStep<T> step;
 
   template <int N>
-  ANNULUS_BODY void at(std::int64_t i) const {
+  ANNULUS_BODY void update(std::int64_t i, const AdamWStep<T>& step) const {
     const auto of_gradient = load_pack<N>(gradient + i);
     auto w = load_pack<N>(weight + i), m = load_pack<N>(first_moment + i), v = load_pack<N>(second_moment + i);
     ANNULUS_UNROLL
@@ -55,31 +54,38 @@ struct AdamWElement {
 /// One thread a block finds what the step needs: learning rate and clipping are known on the device alone, and in f64.
 template <class T, class Copy>
 struct AdamWBody {
-  ForEachPack<AdamWElement<T, Copy>> elements;
+  TensorList<AdamWPart<T, Copy>> list;
   AdamW::Options options;
   const double *clip, *hyper;
+  std::int64_t blocks;
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
-    AdamWStep<T>* const step = reinterpret_cast<AdamWStep<T>*>(block.shared());
-    if (block.thread() == 0) *step = adamw_step<T>(options, clip, hyper);
+    AdamWStep<T>* const shared = reinterpret_cast<AdamWStep<T>*>(block.shared());
+    if (block.thread() == 0) *shared = adamw_step<T>(options, clip, hyper);
     block.sync();
-    ForEachPack<AdamWElement<T, Copy>> mine = elements;
-    mine.element.step = *step;
-    mine(block);
+    const AdamWStep<T> step = *shared;
+    list.walk_chunks(block, blocks, [&]<int N>(const AdamWPart<T, Copy>& part, Width<N>, std::int64_t i) {
+      part.template update<N>(i, step);
+    });
   }
 };
 
 inline std::int64_t device_workspace_bytes(const SumSquares&, OpDefinition::Types inputs, OpDefinition::Types) {
-  return total_bytes<SquareTerms<float>>(inputs[0].shape.elements());
+  using List = TensorList<SquareTerms<float>>;
+  return total_bytes(lists_of<List>(
+      inputs.size(), [&](List& list, std::size_t i) { list.append({}, inputs[i].shape.elements(), false); }));
 }
 
 template <class Launcher>
 void launch(const SumSquares&, const KernelArguments& arguments, const Launcher& launcher) {
-  const Tensor& x = arguments.inputs[0];
-  dispatch_stored(x.dtype, [&]<class T>(T) {
-    total(launcher, SquareTerms<T>{x.as<T>()}, x.elements(), aligned<kPackOf<T>>(x.as<T>()), arguments.workspace,
-          arguments.outputs[0].as<double>());
+  dispatch_stored(arguments.inputs[0].dtype, [&]<class T>(T) {
+    using List = TensorList<SquareTerms<T>>;
+    const auto lists = lists_of<List>(arguments.inputs.size(), [&](List& list, std::size_t i) {
+      const Tensor& x = arguments.inputs[i];
+      list.append({x.as<T>()}, x.elements(), aligned<kPackOf<T>>(x.as<T>()));
+    });
+    total(launcher, lists, arguments.workspace, arguments.outputs[0].as<double>());
   });
 }
 
@@ -94,23 +100,24 @@ void launch(const Clip& op, const KernelArguments& arguments, const Launcher& la
 template <class Launcher>
 void launch(const AdamW& op, const KernelArguments& arguments, const Launcher& launcher) {
   const auto inputs = arguments.inputs, outputs = arguments.outputs;
-  const Tensor& weight = outputs[0];
+  const std::size_t n = op.weights();
   const bool copies = op.working_copy() == AdamW::WorkingCopy::rounded;
-  dispatch_float(weight.dtype, [&]<class T>(T) {
-    dispatch_stored(copies ? outputs[3].dtype : weight.dtype, [&]<class Copy>(Copy) {
+  dispatch_float(outputs[0].dtype, [&]<class T>(T) {
+    dispatch_stored(copies ? outputs[3 * n].dtype : outputs[0].dtype, [&]<class Copy>(Copy) {
       if constexpr (kIsHalf<Copy> || std::is_same_v<Copy, T>) {
-        using Element = AdamWElement<T, Copy>;
-        const Element element{weight.as<T>(),
-                              outputs[1].as<T>(),
-                              outputs[2].as<T>(),
-                              inputs[1].as<T>(),
-                              copies ? outputs[3].as<Copy>() : nullptr,
-                              {}};
-        const bool packed = aligned<Element::kPack>(element.weight, element.gradient, element.first_moment,
-                                                    element.second_moment, element.copy);
-        const ForEachPack<Element> elements = packs_of(launcher, weight.elements(), packed, element);
-        launcher({elements.blocks, sizeof(AdamWStep<T>)},
-                 AdamWBody<T, Copy>{elements, op.options(), inputs[4].as<double>(), inputs[5].as<double>()});
+        using Part = AdamWPart<T, Copy>;
+        const auto append = [&](TensorList<Part>& list, std::size_t i) {
+          const Part part{outputs[i].as<T>(), outputs[n + i].as<T>(), outputs[2 * n + i].as<T>(), inputs[n + i].as<T>(),
+                          copies ? outputs[3 * n + i].as<Copy>() : nullptr};
+          list.append(
+              part, outputs[i].elements(),
+              aligned<Part::kPack>(part.weight, part.first_moment, part.second_moment, part.gradient, part.copy));
+        };
+        for (const TensorList<Part>& list : lists_of<TensorList<Part>>(n, append)) {
+          const std::int64_t blocks = std::min(list.chunks(), launcher.blocks_at_once());
+          launcher({blocks, sizeof(AdamWStep<T>)}, AdamWBody<T, Copy>{list, op.options(), inputs[4 * n].as<double>(),
+                                                                      inputs[4 * n + 1].as<double>(), blocks});
+        }
       }
     });
   });

@@ -140,18 +140,13 @@ struct ForEachPack {
   }
 };
 
-/// The body of a launch on as many blocks as are busy at a time.
-template <class Launcher, class Element>
-ForEachPack<Element> packs_of(const Launcher& launcher, std::int64_t count, bool packed, const Element& element) {
-  const std::int64_t work = packed ? divide_up(count, Element::kPack) : count;
-  return {element, count, std::min(divide_up(work, kThreads), launcher.blocks_at_once()), packed};
-}
-
-/// Launches `element` on [0, count), by packs where its operands are `packed`: aligned, and not to be parted otherwise.
+/// Launches `element` on [0, count), on as many blocks as are busy at a time; by packs where its operands are `packed`:
+/// aligned, and not to be parted otherwise.
 template <class Launcher, class Element>
 void for_each_pack(const Launcher& launcher, std::int64_t count, bool packed, const Element& element) {
-  const ForEachPack<Element> body = packs_of(launcher, count, packed, element);
-  launcher({body.blocks}, body);
+  const std::int64_t work = packed ? divide_up(count, Element::kPack) : count;
+  const std::int64_t blocks = std::min(divide_up(work, kThreads), launcher.blocks_at_once());
+  launcher({blocks}, ForEachPack<Element>{element, count, blocks, packed});
 }
 
 /// y = formula(x...), element by element: all x are stored as X.

@@ -1,37 +1,42 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
-#include "runtime/cuda/pack.h"
+#include "runtime/cuda/tensor_list.h"
 
 namespace annulus {
 
-/// Sums over all elements, in f64 whatever they are stored as: first by blocks whose number depends on the count alone,
-/// then over the blocks in their order.
-constexpr std::int64_t total_blocks(std::int64_t count) { return std::clamp<std::int64_t>(count / 4096, 1, 1024); }
+/// Sums over all elements of lists of tensors, in f64 whatever they are stored as: first by blocks whose number depends
+/// on the sizes alone, then over the blocks in their order.
+template <class List>
+std::int64_t total_blocks(const List& list) {
+  return std::clamp<std::int64_t>(list.chunks(), 1, 1024);
+}
+template <class List>
+std::int64_t total_blocks(const std::vector<List>& lists) {
+  std::int64_t blocks = 0;
+  for (const List& list : lists) blocks += total_blocks(list);
+  return blocks;
+}
 
-/// Every block the elements of its stride: `terms.add<N>(i, sums)` adds those of N elements to its kSums sums. `sums`
-/// is [kSums, blocks].
-template <class Terms>
+/// Every block its chunks: `terms.add<N>(i, sums)` adds those of N elements to its kSums sums, which are `stride`
+/// apart, by block.
+template <class Terms, std::size_t most>
 struct TotalBody {
-  Terms terms;
+  TensorList<Terms, most> list;
   double* sums;
-  std::int64_t count, blocks;
-  bool packed;
+  std::int64_t blocks, stride;
 
   template <class Block>
   ANNULUS_BODY void operator()(Block& block) const {
     double mine[Terms::kSums] = {};
-    const std::int64_t packs = packed ? count / Terms::kPack : 0, threads = blocks * block.threads();
-    const std::int64_t first = block.index() * block.threads() + block.thread();
-    for (std::int64_t pack = first; pack < packs; pack += threads) {
-      terms.template add<Terms::kPack>(pack * Terms::kPack, mine);
-    }
-    for (std::int64_t i = packs * Terms::kPack + first; i < count; i += threads) terms.template add<1>(i, mine);
+    list.walk_chunks(block, blocks,
+                     [&]<int N>(const Terms& terms, Width<N>, std::int64_t i) { terms.template add<N>(i, mine); });
     ANNULUS_UNROLL
     for (int k = 0; k < Terms::kSums; ++k) {
       const double sum = reduce_block(block, mine[k], 0.0, AddValues());
-      if (block.thread() == 0) sums[k * blocks + block.index()] = sum;
+      if (block.thread() == 0) sums[k * stride + block.index()] = sum;
     }
   }
 };
@@ -47,22 +52,28 @@ struct PlainTerms {
 };
 
 /// Scratch memory of `total`, in bytes.
-template <class Terms>
-constexpr std::int64_t total_bytes(std::int64_t count) {
-  return Terms::kSums * total_blocks(count) * static_cast<std::int64_t>(sizeof(double));
+template <class Terms, std::size_t most>
+std::int64_t total_bytes(const std::vector<TensorList<Terms, most>>& lists) {
+  return Terms::kSums * total_blocks(lists) * static_cast<std::int64_t>(sizeof(double));
 }
 
-/// sums[k] = the k-th sum of `terms` over [0, count).
-template <class Terms, class Launcher>
-void total(const Launcher& launcher, const Terms& terms, std::int64_t count, bool packed, std::byte* workspace,
+/// sums[k] = the k-th sum of the terms of all tensors.
+template <class Terms, std::size_t most, class Launcher>
+void total(const Launcher& launcher, const std::vector<TensorList<Terms, most>>& lists, std::byte* workspace,
            double* sums) {
-  const std::int64_t blocks = total_blocks(count);
-  double* const partial = blocks == 1 ? sums : reinterpret_cast<double*>(workspace);
-  launcher({blocks, reduction_bytes<double>()}, TotalBody<Terms>{terms, partial, count, blocks, packed});
-  for (int k = 0; blocks > 1 && k < Terms::kSums; ++k) {
-    const double* of_blocks = partial + k * blocks;
-    launcher({1, reduction_bytes<double>()},
-             TotalBody<PlainTerms>{{of_blocks}, sums + k, blocks, 1, aligned<PlainTerms::kPack>(of_blocks)});
+  const std::int64_t all = total_blocks(lists);
+  double* const partial = all == 1 ? sums : reinterpret_cast<double*>(workspace);
+  std::int64_t begun = 0;
+  for (const auto& list : lists) {
+    const std::int64_t blocks = total_blocks(list);
+    launcher({blocks, reduction_bytes<double>()}, TotalBody<Terms, most>{list, partial + begun, blocks, all});
+    begun += blocks;
+  }
+  for (int k = 0; all > 1 && k < Terms::kSums; ++k) {
+    TensorList<PlainTerms, 1> of_blocks;
+    const double* first = partial + k * all;
+    of_blocks.append({first}, all, aligned<PlainTerms::kPack>(first));
+    launcher({1, reduction_bytes<double>()}, TotalBody<PlainTerms, 1>{of_blocks, sums + k, 1, 1});
   }
 }
 

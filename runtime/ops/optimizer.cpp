@@ -7,12 +7,13 @@
 namespace annulus {
 
 Placed SumSquares::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
-  if (inputs[0].is_replicated()) return {{inputs[0]}};
-  if (inputs[0].is_sharded()) return {{Placement::partial_sum()}};
+  if (std::ranges::all_of(inputs, [](Placement p) { return p.is_replicated(); })) return {{Placement::replicated()}};
+  if (std::ranges::all_of(inputs, [](Placement p) { return p.is_sharded(); })) return {{Placement::partial_sum()}};
   return std::nullopt;
 }
 std::vector<ValueType> SumSquares::infer(const MeshAxes&, Types inputs) const {
-  require_inputs(inputs, 1);
+  require(!inputs.empty(), "there is nothing to sum");
+  for (const ValueType& input : inputs) require(input.dtype == inputs[0].dtype, "tensors of several element types");
   return {{DType::f64, {1}, {}}};
 }
 void SumSquares::gradient(GradientContext&) const { not_differentiable(*this); }
@@ -42,35 +43,50 @@ std::string AdamW::attributes() const {
                      working_copy_ == WorkingCopy::rounded ? ", working copy" : "");
 }
 std::vector<Alias> AdamW::aliases() const {
-  std::vector<Alias> aliases{{0, 0}, {1, 2}, {2, 3}};
-  if (working_copy_ == WorkingCopy::rounded) aliases.push_back({3, 6});
+  std::vector<Alias> aliases;
+  const auto in_place = [&](std::size_t input) {
+    for (std::size_t i = 0; i < weights_; ++i)
+      aliases.push_back({static_cast<int>(aliases.size()), static_cast<int>(input + i)});
+  };
+  in_place(0);
+  in_place(2 * weights_);
+  in_place(3 * weights_);
+  if (working_copy_ == WorkingCopy::rounded) in_place(4 * weights_ + 2);
   return aliases;
 }
 Placed AdamW::place(const MeshAxes&, int, AxisPlacements inputs, Types) const {
-  if (!inputs[4].is_replicated() || !inputs[5].is_replicated()) return std::nullopt;
-  const auto copy = inputs.subspan(6);
-  if (!copy.empty() && copy[0] != inputs[0]) return std::nullopt;
-  return all_alike(inputs.first(4), 3 + copy.size());
-}
-std::vector<ValueType> AdamW::infer(const MeshAxes&, Types inputs) const {
-  const bool copies = working_copy_ == WorkingCopy::rounded;
-  require_inputs(inputs, copies ? 7 : 6);
-  require(inputs[0].dtype == wide(inputs[0].dtype), "a half is no master weight");
-  for (int i = 1; i < 4; ++i) {
-    const ValueType& type = inputs[static_cast<std::size_t>(i)];
-    require(type.shape == inputs[0].shape && type.dtype == inputs[0].dtype,
-            "gradient or moment does not fit the weight");
-  }
-  require(inputs[4].shape == Shape({4}) && inputs[5].shape == Shape({4}), "clip and hyper have 4 elements");
-  std::vector<ValueType> outputs(3, {inputs[0].dtype, inputs[0].shape, {}});
-  if (copies) {
-    const ValueType& copy = inputs[6];
-    require(is_half(copy.dtype) && copy.shape == inputs[0].shape, "a working copy is a half of the weight's shape");
-    outputs.push_back({copy.dtype, copy.shape, {}});
+  const AxisPlacements weights = list(inputs, 0);
+  const auto allowed = [](Placement p) { return p.is_replicated() || p.is_sharded(); };
+  if (!std::ranges::all_of(weights, allowed)) return std::nullopt;
+  if (!inputs[4 * weights_].is_replicated() || !inputs[4 * weights_ + 1].is_replicated()) return std::nullopt;
+  std::vector<Placement> outputs(weights.begin(), weights.end());
+  for (std::size_t other = 1; other < lists(); ++other) {
+    if (!std::ranges::equal(list(inputs, other), weights)) return std::nullopt;
+    if (other > 1) outputs.insert(outputs.end(), weights.begin(), weights.end());
   }
   return outputs;
 }
+std::vector<ValueType> AdamW::infer(const MeshAxes&, Types inputs) const {
+  require_inputs(inputs, lists() * weights_ + 2);
+  for (const ValueType& sums : inputs.subspan(4 * weights_, 2))
+    require(sums.shape == Shape({4}), "clip and hyper have 4 elements");
+  std::vector<ValueType> outputs;
+  for (std::size_t which = 0; which < lists(); ++which) {
+    for (std::size_t i = 0; i < weights_; ++i) {
+      const ValueType &weight = inputs[i], &operand = list(inputs, which)[i];
+      if (which == 4)
+        require(is_half(operand.dtype) && operand.shape == weight.shape && operand.dtype == inputs.back().dtype,
+                "a working copy is a half of the weight's shape");
+      else
+        require(operand.shape == weight.shape && operand.dtype == inputs[0].dtype,
+                "a gradient or moment does not fit its weight, or weights are of several element types");
+      if (which != 1) outputs.push_back({operand.dtype, operand.shape, {}});
+    }
+  }
+  require(inputs[0].dtype == wide(inputs[0].dtype), "a half is no master weight");
+  return outputs;
+}
 void AdamW::gradient(GradientContext&) const { not_differentiable(*this); }
-Work AdamW::work(Types inputs, Types outputs) const { return streaming_work(inputs.first(6), outputs); }
+Work AdamW::work(Types inputs, Types outputs) const { return streaming_work(inputs.first(4 * weights_ + 2), outputs); }
 
 }  // namespace annulus

@@ -6,7 +6,8 @@
 
 namespace annulus {
 
-/// Sum of the squares of x, f64 [1]: replicated of replicated, partial of sharded, so that each class is reduced once.
+/// Sum of the squares of all elements of any number of tensors of one element type, f64 [1]: replicated of replicated,
+/// partial of sharded, so that each class is reduced once.
 class SumSquares final : public OpOfKind<OpKind::sum_squares> {
  public:
   ANNULUS_OP_RULES
@@ -33,27 +34,38 @@ class Clip final : public OpOfKind<OpKind::clip> {
 };
 
 /// One step of AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), as torch.optim.AdamW.
-/// Inputs weight, gradient, first and second moment (all of one shape), clip f64 [4] (its first element multiplies the
-/// gradient), hyper f64 [4] = (learning rate, 1 - beta1^t, 1 - beta2^t, unused). Weight and moments are updated in
-/// place; nothing changes where the factor is 0. With a working copy (a half, of the same shape: a seventh input, which
-/// is not read, and fourth output in its place) the weight is a master in f32, of which the copy is the rounded value.
+/// Updates any number of weights, of one element type but any shapes, so that a device launches few kernels for them.
+/// Inputs are n weights, n gradients, n first and n second moments (the i-th of each of one shape), clip f64 [4] (its
+/// first element multiplies the gradients), hyper f64 [4] = (learning rate, 1 - beta1^t, 1 - beta2^t, unused). Outputs
+/// are weights, first and second moments, updated in place; nothing changes where the factor is 0. With working copies
+/// (halves, of the weights' shapes: n further inputs, which are not read, and n further outputs in their place) the
+/// weights are masters in f32, of which the copies are the rounded values.
 class AdamW final : public OpOfKind<OpKind::adamw> {
  public:
   struct Options {
     double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
   };
   enum class WorkingCopy : std::uint8_t { none, rounded };
-  explicit AdamW(Options options, WorkingCopy working_copy = WorkingCopy::none)
-      : options_(options), working_copy_(working_copy) {}
+  explicit AdamW(Options options, WorkingCopy working_copy = WorkingCopy::none, std::size_t weights = 1)
+      : options_(options), working_copy_(working_copy), weights_(weights) {}
   const Options& options() const { return options_; }
   WorkingCopy working_copy() const { return working_copy_; }
+  std::size_t weights() const { return weights_; }
   std::string attributes() const override;
   std::vector<Alias> aliases() const override;
   ANNULUS_OP_RULES
 
  private:
+  /// Number `list` of the n-fold inputs: weights, gradients, first moments, second moments, working copies.
+  template <class Operand>
+  std::span<const Operand> list(std::span<const Operand> inputs, std::size_t list) const {
+    return inputs.subspan(list * weights_ + (list == 4 ? 2 : 0), weights_);
+  }
+  std::size_t lists() const { return working_copy_ == WorkingCopy::rounded ? 5 : 4; }
+
   Options options_;
   WorkingCopy working_copy_;
+  std::size_t weights_;
 };
 
 /// Clip's output from its inputs, on any device; `loss_scale` is null without loss scaling.

@@ -36,6 +36,10 @@ AxisSet sharded_axes(const MeshAxes& mesh, const ValueType& type, int dim) {
   return axes_where(mesh, type, [&](Placement p) { return p.is_sharded(dim); });
 }
 
+AxisSet sharded_axes(const MeshAxes& mesh, const ValueType& type) {
+  return axes_where(mesh, type, [](Placement p) { return p.is_sharded(); });
+}
+
 AxisSet partial_axes(const MeshAxes& mesh, const ValueType& type) {
   return axes_where(mesh, type, [](Placement p) { return p.is_partial_sum(); });
 }

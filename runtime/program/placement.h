@@ -55,6 +55,8 @@ struct ValueType {
 
 /// The live axes along which `type` is sharded in `dim`.
 AxisSet sharded_axes(const MeshAxes& mesh, const ValueType& type, int dim);
+/// The same, in whatever dim.
+AxisSet sharded_axes(const MeshAxes& mesh, const ValueType& type);
 /// The live axes on which `type` is partial(sum).
 AxisSet partial_axes(const MeshAxes& mesh, const ValueType& type);
 /// Shape of the whole value that the shards of `type` make up.

@@ -21,9 +21,10 @@ class HalfKernels : public KernelTest {
       if (input.type().dtype != DType::i32) input = Operand(DType::f64, input.type().shape, input.numbers());
     const auto* adamw = as<AdamW>(op);
     if (!adamw || adamw->working_copy() == AdamW::WorkingCopy::none) return this->run(op, std::move(inputs));
-    inputs.pop_back();  // only halves have a working copy: it is the weights
-    std::vector<Operand> updated = this->run(AdamW(adamw->options()), std::move(inputs));
-    updated.push_back(updated.front());
+    const std::size_t n = adamw->weights();
+    inputs.resize(inputs.size() - n);  // only halves have working copies: they are the weights
+    std::vector<Operand> updated = this->run(AdamW(adamw->options(), AdamW::WorkingCopy::none, n), std::move(inputs));
+    for (std::size_t i = 0; i < n; ++i) updated.push_back(Operand(updated[i]));
     return updated;
   }
 

@@ -6,7 +6,15 @@ namespace annulus::testing {
 namespace {
 
 template <class T>
-class OptimizerTest : public FloatKernelTest<T> {};
+class OptimizerTest : public FloatKernelTest<T> {
+ protected:
+  /// Of the tensors of one op: none, one and odd ones, chunks of a kernel's and one more; more than a launch takes.
+  std::vector<std::int64_t> list_of_sizes() {
+    std::vector<std::int64_t> sizes{0, 1, this->size(1000), 4096, 4097, this->integer(70000, 80000), 0};
+    for (int i = 0; i < 200; ++i) sizes.push_back(this->integer(1, 9));
+    return sizes;
+  }
+};
 TYPED_TEST_SUITE(OptimizerTest, FloatTypes);
 
 TYPED_TEST(OptimizerTest, SumOfSquares) {
@@ -14,6 +22,52 @@ TYPED_TEST(OptimizerTest, SumOfSquares) {
     Operand x = this->random(this->kType, {count});
     const Numbers numbers = x.numbers();
     expect_close(this->run(SumSquares(), {x})[0].numbers(), {dot(numbers, numbers)}, 1e-12);  // both sum naively
+  }
+}
+
+TYPED_TEST(OptimizerTest, SumOfSquaresOfAList) {
+  std::vector<Operand> tensors;
+  double expected = 0;
+  for (std::int64_t count : this->list_of_sizes()) {
+    tensors.push_back(this->random(this->kType, {count}));
+    const Numbers numbers = tensors.back().numbers();
+    expected += dot(numbers, numbers);
+    if (tensors.size() == 1) expect_close(this->run(SumSquares(), tensors)[0].numbers(), {0}, 0);
+  }
+  expect_close(this->run(SumSquares(), tensors)[0].numbers(), {expected}, 1e-12);
+}
+
+/// Bit by bit what one op a tensor makes, with and without working copies.
+TYPED_TEST(OptimizerTest, AdamWOfAListIsThatOfItsTensors) {
+  const std::vector<std::int64_t> sizes = this->list_of_sizes();
+  const std::size_t n = sizes.size();
+  const Operand clip(DType::f64, {4}, {0.3, 0, 0, 0}), hyper(DType::f64, {4}, {1e-2, 0.4, 0.3, 0});
+  for (const bool copies : {false, true}) {
+    if (copies && this->kType != DType::f32) continue;
+    const auto copy = copies ? AdamW::WorkingCopy::rounded : AdamW::WorkingCopy::none;
+    std::vector<std::vector<Operand>> lists(copies ? 5 : 4);
+    for (std::int64_t count : sizes) {
+      for (std::size_t list = 0; list < 4; ++list) lists[list].push_back(this->random(this->kType, {count}));
+      Numbers squares = lists[3].back().numbers();
+      for (double& x : squares) x *= x;
+      lists[3].back() = Operand(this->kType, {count}, squares);
+      if (copies) lists[4].push_back(this->random(DType::bf16, {count}));
+    }
+    std::vector<Operand> inputs;
+    for (std::size_t list = 0; list < lists.size(); ++list) {
+      if (list == 4) inputs.insert(inputs.end(), {clip, hyper});
+      inputs.insert(inputs.end(), lists[list].begin(), lists[list].end());
+    }
+    if (!copies) inputs.insert(inputs.end(), {clip, hyper});
+    const std::vector<Operand> together = this->run(AdamW(AdamW::Options{}, copy, n), inputs);
+    ASSERT_EQ(together.size(), (lists.size() - 1) * n);
+    for (std::size_t i = 0; i < n; ++i) {
+      std::vector<Operand> single{lists[0][i], lists[1][i], lists[2][i], lists[3][i], clip, hyper};
+      if (copies) single.push_back(lists[4][i]);
+      const std::vector<Operand> alone = this->run(AdamW(AdamW::Options{}, copy), single);
+      for (std::size_t output = 0; output < alone.size(); ++output)
+        ASSERT_EQ(together[output * n + i].bytes(), alone[output].bytes()) << "output " << output << " of tensor " << i;
+    }
   }
 }
 

@@ -62,7 +62,7 @@ TYPED_TEST(ThreadsTest, LossAndOptimizer) {
   this->expect_same(RowMax(shard), {x});
   this->expect_same(RowSumExp(shard), {x, row});
   this->expect_same(NllGrad(shard), {x, row, row, this->random_ids({rows}, 0, columns - 8), row});
-  this->expect_same(SumSquares(), {x});
+  this->expect_same(SumSquares(), {x, row, y});
   Numbers positive = Operand(y).numbers();
   for (double& number : positive) number *= number;
   const Operand squares(this->kType, {rows, columns}, positive), four(DType::f64, {4}, {0.5, 0.4, 0.3, 0});

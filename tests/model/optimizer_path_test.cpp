@@ -1,8 +1,10 @@
 // Updates on meshes give one rank's weights, in float64; one rank's are what AdamW's definition says.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "runtime/ops/op_kind.h"
 #include "tests/model/composition.h"
 
 namespace annulus::testing {
@@ -98,6 +100,30 @@ Weights first_update(const StepOptions& options) {
 TEST(OptimizerPath, TheFirstStepIsAdamWs) {
   const StepOptions options = clipped_step(fresh_seed());
   expect_equal(weights_after({.mesh = {}, .options = options}, 1, kLearningRate), first_update(options));
+}
+
+int count_of(const Program& program, OpKind kind) {
+  return static_cast<int>(
+      std::ranges::count_if(program.ops(), [&](const Op& op) { return op.definition->kind() == kind; }));
+}
+
+/// However many parameters there are: those that decay, those that do not; norms by the axes that shard the gradients.
+TEST(OptimizerPath, TheTailIsAFewOps) {
+  Composition composition{.mesh = {.tp = 2}, .options = clipped_step(fresh_seed())};
+  for (const SequenceParallel shared : {SequenceParallel::off, SequenceParallel::on})
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      composition.options.sequence_parallel = shared;
+      composition.options.dtype = dtype;
+      on_ranks(composition, Tail::update, [&](StepRunner& runner, int) {
+        EXPECT_EQ(count_of(runner.step().program, OpKind::adamw), 2);
+        EXPECT_EQ(count_of(runner.step().program, OpKind::sum_squares), 2);
+      });
+    }
+  composition = {.mesh = {.dp = 2}, .options = clipped_step(fresh_seed())};
+  on_ranks(composition, Tail::update, [&](StepRunner& runner, int) {
+    EXPECT_EQ(count_of(runner.step().program, OpKind::adamw), static_cast<int>(runner.step().buckets.size()));
+    EXPECT_EQ(count_of(runner.step().program, OpKind::sum_squares), 1);
+  });
 }
 
 TEST(OptimizerPath, TheLossOfOneBatchFalls) {
