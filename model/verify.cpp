@@ -93,13 +93,16 @@ WholeValues take_reference_updates(const StepOptions& options, Device& device, c
   return weights;
 }
 
+std::size_t first_comparable(const std::string& parameter, std::size_t elements) {
+  return parameter.ends_with("key_value.bias") ? elements / 2 : 0;
+}
+
 double update_deviation(const WholeValues& reference, const StepRunner& runner) {
   double largest = 0;
   for (const Parameter& parameter : runner.step().parameters) {
     const std::vector<double> expected = shard_of(runner, parameter, reference);
     const std::vector<double> got = read_floats(runner.executor(), parameter.value);
-    const bool has_keys = parameter.name.ends_with("key_value.bias");  // before the values
-    for (std::size_t i = has_keys ? got.size() / 2 : 0; i < got.size(); ++i) {
+    for (std::size_t i = first_comparable(parameter.name, got.size()); i < got.size(); ++i) {
       const double error = std::abs(got[i] - expected[i]) / kLearningRate;
       if (!(error <= largest)) largest = std::isnan(error) ? INFINITY : error;
     }

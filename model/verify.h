@@ -44,8 +44,10 @@ Deviation deviation_from(const ReferenceStep& reference, const StepRunner& runne
 void take_updates(StepRunner& runner, const SequenceReader& read);
 /// The weights after them on one rank, from the seed's initial ones.
 WholeValues take_reference_updates(const StepOptions& options, Device& device, const SequenceReader& read);
-/// The largest difference of this rank's weights after them, in learning rates. Key biases are left out: their gradient
-/// is exactly zero, and AdamW makes whole steps of its rounding.
+/// Of a parameter's `elements`, the first whose update can be compared. Key biases, the first part of two, cannot:
+/// their gradient is exactly zero, and AdamW makes whole steps of its rounding.
+std::size_t first_comparable(const std::string& parameter, std::size_t elements);
+/// The largest difference of this rank's weights after them, in learning rates, where it can be compared.
 double update_deviation(const WholeValues& reference, const StepRunner& runner);
 
 /// Random tokens of the vocabulary, and loss weights of which some are 0: a function of the seed alone.

@@ -90,7 +90,7 @@ Composition draw(std::uint64_t seed) {
 }
 
 /// The largest difference between weights that the sharded and the unsharded optimizer have updated; 0 where neither is
-/// sharded. Key biases are left out: their gradient is exactly zero, and AdamW makes steps of its rounding noise.
+/// sharded.
 double weight_deviation(Composition composition) {
   if (composition.options.optimizer_sharding == OptimizerSharding::none) return 0;
   if (composition.mesh.dp * composition.mesh.cp == 1) return 0;
@@ -98,7 +98,7 @@ double weight_deviation(Composition composition) {
   composition.options.optimizer_sharding = OptimizerSharding::none;
   double largest = 0;
   for (const auto& [name, expected] : weights_after(composition, kSteps, kLearningRate))
-    for (std::size_t i = name.ends_with("key_value.bias") ? expected.size() / 2 : 0; i < expected.size(); ++i) {
+    for (std::size_t i = first_comparable(name, expected.size()); i < expected.size(); ++i) {
       const double error = std::abs(sharded.at(name)[i] - expected[i]);
       if (!(error <= largest)) largest = std::isnan(error) ? INFINITY : error;
     }
