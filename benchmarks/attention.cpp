@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launch/command_line.h"
+#include "launch/cores.h"
 #include "launch/process.h"
 #include "parallel/mesh.h"
 #include "parallel/ring_attention.h"
@@ -136,6 +137,7 @@ void run(Process& process, const Options& options) {
 
 int main(int argc, char** argv) {
   using namespace annulus;
+  restart_unbound(argv);
   Process process;
   try {
     run(process, parse(std::vector<std::string>(argv + 1, argv + argc)));
