@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "runtime/core/math.h"
 
 namespace annulus {
@@ -85,6 +87,13 @@ template <class T>
 constexpr T layer_norm_slope(T x, T slope, const RowStatistics<ElementOf<T>>& row, ElementOf<T> mean_slope,
                              ElementOf<T> mean_projected) {
   return row.inverse * (slope - mean_slope - normalized(x, row) * mean_projected);
+}
+
+/// What exponentials of logits are taken relative to, which is the largest met so far: a number also where all of them
+/// are -infinity.
+template <class T>
+constexpr T softmax_reference(T largest) {
+  return largest < std::numeric_limits<T>::lowest() ? T(0) : largest;
 }
 
 /// weight times a logit's probability, as `scale` = weight / (the row's sum of exponentials).

@@ -82,8 +82,7 @@ RowSums<T> row_softmax(const T* logits, std::int64_t count) {
       total *= std::exp(static_cast<double>(largest) - static_cast<double>(of_block));
       largest = of_block;
     }
-    const T reference = largest < std::numeric_limits<T>::lowest() ? T(0) : largest;  // where all are -infinity so far
-    total += sum_exp_of_block<kBlock * sizeof(T)>(logits + first, reference, size);
+    total += sum_exp_of_block<kBlock * sizeof(T)>(logits + first, softmax_reference(largest), size);
   }
   return {largest, static_cast<T>(total)};
 }

@@ -105,7 +105,8 @@ struct RowSoftmaxBody {
       W met = most;
       ANNULUS_UNROLL
       for (int k = 0; k < N; ++k) met = LargerValue()(logits[k], met);
-      sum = sum * rescaled(most, met) + sum_of(make_pack<N>([&](int k) { return exponential(logits[k] - met); }));
+      const W reference = softmax_reference(met);
+      sum = sum * rescaled(most, met) + sum_of(make_pack<N>([&](int k) { return exponential(logits[k] - reference); }));
       most = met;
     });
     const W of_row = reduce_block(block, most, kLowest, LargerValue());
