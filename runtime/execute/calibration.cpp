@@ -88,6 +88,7 @@ class Calibration {
     profile_.name =
         std::string(options.mode == CalibrationMode::quick ? "first-run default (quick calibration)" : "calibration") +
         " of " + std::to_string(world.size()) + (world.size() == 1 ? " rank, " : " ranks, each ") + options.processor;
+    if (world.hosts() > 1) profile_.ranks_per_host = world.size() / world.hosts();
   }
 
   HardwareProfile run() {
@@ -95,6 +96,8 @@ class Calibration {
       next_ = 0;
       measure();
     }
+    if (const std::vector<int> colors = group_colors(); !colors.empty())
+      with_group(colors.back(), [this](const CalibrationBench::Group& group) { measure_overlap(group); });
     return std::move(profile_);
   }
 
@@ -110,11 +113,18 @@ class Calibration {
     }
     measure_passes();
     measure_states();
+    for (int color : group_colors())
+      with_group(color, [this](const CalibrationBench::Group& group) { measure_group(group); });
+  }
+
+  /// This rank's, of each way to split all ranks into groups that is measured.
+  std::vector<int> group_colors() {
+    std::vector<int> colors;
     for (int size = 2; size <= world_.size(); ++size)
-      if (world_.size() % size == 0) measure_split(world_.rank() / size);
-    if (world_.hosts() > 1) profile_.ranks_per_host = world_.size() / world_.hosts();
+      if (world_.size() % size == 0) colors.push_back(world_.rank() / size);
     if (transfers_.has_hierarchy())  // ranks of one place on each host are a group of many meshes
-      measure_split(world_.rank() % profile_.ranks_per_host);
+      colors.push_back(world_.rank() % profile_.ranks_per_host);
+    return colors;
   }
 
   /// The least of what the rounds so far say of this case, which is the next of this round.
@@ -228,11 +238,12 @@ class Calibration {
     return value;
   }
 
-  /// The group of this rank's color.
-  void measure_split(int color) {
+  /// Calls `measure` with the group of this rank's color.
+  template <class Measure>
+  void with_group(int color, const Measure& measure) {
     const auto host = world_.split(color, world_.rank());
     const auto device = &transfers_ == &world_ ? nullptr : transfers_.split(color, world_.rank());
-    measure_group({device ? *device : *host, *host});
+    measure(CalibrationBench::Group{device ? *device : *host, *host});
   }
 
   /// A group of every rank: in each way that it has.
@@ -249,13 +260,11 @@ class Calibration {
       }
     }
     transfers_.choose_transports({});
-    measure_overlap(group);
   }
 
   /// Beside a product of a step's size.
   void measure_overlap(const CalibrationBench::Group& group) {
     const OpCase product = linear_cases(DType::f32, 256, 384, 1536).front();
-    profile_.overlap.clear();
     for (std::int64_t bytes : {64 * kKiB, kMiB, 32 * kMiB}) {
       const OverlapCost cost = bench_.overlap(group, {CollectiveKind::reduce_scatter, Operands::apart}, bytes, product);
       if (profile_.overlap.empty() || cost.alone_seconds > profile_.overlap.back().alone_seconds)

@@ -131,8 +131,9 @@ std::vector<LedgerGroup> Ledger::groups(Communicator& world) const {
     const Row& row = rows_[static_cast<std::size_t>(i)];
     const double calls = program_.segments()[static_cast<std::size_t>(op.segment)].repeat;
     const Times& times = group_times_[row.group];
-    LedgerGroup& group = sums[group_of(program_, op)];
-    std::tie(group.axes, group.kind) = group_of(program_, op);
+    const GroupKey key = group_of(program_, op);
+    LedgerGroup& group = sums[key];
+    std::tie(group.axes, group.kind) = key;
     group.calls += calls;
     group.flops += calls * row.cost.work.flops;
     group.payload_bytes += calls * static_cast<double>(row.cost.payload_bytes);
@@ -143,7 +144,7 @@ std::vector<LedgerGroup> Ledger::groups(Communicator& world) const {
     group.skew_seconds = times.skew.median();
     group.hidden_seconds = times.hidden.median();
     group.exposed_seconds = times.exposed.median();
-    if (row.transport) transports[{group.axes, group.kind}].insert(name_of(*row.transport));
+    if (row.transport) transports[key].insert(name_of(*row.transport));
   }
   std::vector<LedgerGroup> groups;
   for (auto& [key, group] : sums) {

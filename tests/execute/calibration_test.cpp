@@ -9,6 +9,7 @@
 #include "collectives/thread_communicator.h"
 #include "runtime/cpu/device.h"
 #include "runtime/ops/op_kind.h"
+#include "tests/over_cpu_device.h"
 
 namespace annulus {
 namespace {
@@ -41,30 +42,16 @@ TEST(Calibration, EveryRankGetsTheSameCompleteProfile) {
 }
 
 /// On which the first calls of one kind are disturbed.
-class DisturbedDevice final : public Device {
+class DisturbedDevice final : public testing::OverCpuDevice {
  public:
   static constexpr auto kDelay = std::chrono::milliseconds(20);
-  DisturbedDevice(OpKind kind, int calls) : kind_(kind), left_(calls) {}
-  std::string description() const override { return device_.description(); }
-  std::byte* allocate(std::int64_t bytes) override { return device_.allocate(bytes); }
-  void copy_to_device(std::byte* to, const void* from, std::int64_t bytes) override {
-    device_.copy_to_device(to, from, bytes);
-  }
-  void copy_from_device(void* to, const std::byte* from, std::int64_t bytes) override {
-    device_.copy_from_device(to, from, bytes);
-  }
-  void fill(std::byte* to, std::uint8_t value, std::int64_t bytes) override { device_.fill(to, value, bytes); }
-  std::int64_t workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
-                               OpDefinition::Types outputs) override {
-    return device_.workspace_bytes(definition, inputs, outputs);
-  }
+  DisturbedDevice(OpKind kind, int calls) : OverCpuDevice(1), kind_(kind), left_(calls) {}
   void run(const OpDefinition& definition, const KernelArguments& arguments) override {
     if (definition.kind() == kind_ && left_-- > 0) std::this_thread::sleep_for(kDelay);
-    device_.run(definition, arguments);
+    host_.run(definition, arguments);
   }
 
  private:
-  CpuDevice device_{1};
   OpKind kind_;
   int left_;
 };
