@@ -9,7 +9,7 @@ version is installed into build/.venv-pytorch (5.6 GB) for this benchmark alone.
 products, each shape timed alone (build/products). GFLOP/s count what Annulus's ledger says was executed: products, and attention
 where the causal mask lets pairs through, for both.
 
-    --setting-check   also times Annulus under environment settings that users try, against nothing set
+    --setting-check   instead times Annulus alone, under environment settings that users try against nothing set
 """
 
 import argparse
@@ -146,19 +146,22 @@ def main():
     parser.add_argument("--setting-check", action="store_true")
     arguments = parser.parse_args()
     arguments.program, arguments.products = arguments.program.resolve(), arguments.products.resolve()
-    python = environment()
-    version = subprocess.run([str(python), "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True)
-    print(f"{step_time.provenance()} PyTorch {version.stdout.strip()}. "
-          f"Command: `{shlex.join(['benchmarks/compare_pytorch.py', *sys.argv[1:]])}`. Medians.")
+    version = ""
+    if not arguments.setting_check:
+        python = environment()
+        script = "import torch; print('PyTorch', torch.__version__ + '. ', end='')"
+        version = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout
+    print(f"{step_time.provenance()} {version}Command: `{shlex.join(['benchmarks/compare_pytorch.py', *sys.argv[1:]])}`. Medians.")
     with tempfile.TemporaryDirectory(prefix="annulus-compare-") as temporary:
         for number, (name, case) in enumerate(step_time.CASES.items()):
             if arguments.case and number not in arguments.case:
                 continue
             folder = pathlib.Path(temporary) / str(number)
             folder.mkdir()
-            compare(arguments, python, name, case, folder)
             if arguments.setting_check:
                 check_settings(arguments, name, case, folder)
+            else:
+                compare(arguments, python, name, case, folder)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include <algorithm>
 #include <cerrno>
@@ -22,6 +25,7 @@ namespace annulus {
 namespace {
 
 constexpr int kMostCpus = 4096;
+constexpr const char* kRestarted = "ANNULUS_RESTARTED";
 
 /// A cpu_set_t of any size, which the system's own type is not.
 struct Mask {
@@ -43,6 +47,23 @@ std::optional<CpuSet> cpus_of(pid_t process) {
   }
   return cpus;
 }
+
+#ifdef _OPENMP
+/// The processors among which OpenMP places threads; none where it was not asked to bind them (OMP_PROC_BIND,
+/// OMP_PLACES, GOMP_CPU_AFFINITY). Then it has bound this one when the program was loaded.
+CpuSet openmp_places() {
+  if (omp_get_proc_bind() == omp_proc_bind_false) return {};
+  std::set<int> cpus;
+  for (int place = 0; place < omp_get_num_places(); ++place) {
+    CpuSet of_place(static_cast<std::size_t>(omp_get_place_num_procs(place)));
+    omp_get_place_proc_ids(place, of_place.data());
+    cpus.insert(of_place.begin(), of_place.end());
+  }
+  return {cpus.begin(), cpus.end()};
+}
+#else
+CpuSet openmp_places() { return {}; }
+#endif
 
 struct Ancestor {
   std::string name;
@@ -96,14 +117,19 @@ CpuSet launch_cpus() {
   const bool asked_for = std::getenv("OMPI_MCA_hwloc_base_binding_policy") != nullptr;
   const std::optional<pid_t> launcher = asked_for ? std::nullopt : mpi_launcher();
   const std::optional<CpuSet> cpus = launcher ? cpus_of(*launcher) : std::nullopt;
-  return cpus && !cpus->empty() ? *cpus : allowed_cpus();
+  if (cpus && !cpus->empty()) return *cpus;
+  const CpuSet places = openmp_places();
+  return places.empty() ? allowed_cpus() : places;
 }
 
 void restart_unbound(char** arguments) {
   const CpuSet cpus = launch_cpus();
-  if (allowed_cpus() == cpus) return;
+  if (std::getenv(kRestarted) != nullptr || (allowed_cpus() == cpus && openmp_places().empty())) return;
   bind_to(cpus);
-  if (allowed_cpus() == cpus) execv("/proc/self/exe", arguments);  // which may fail: the program is only slower then
+  if (allowed_cpus() != cpus) return;
+  setenv(kRestarted, "1", 1);
+  setenv("OMP_PROC_BIND", "false", 1);
+  execv("/proc/self/exe", arguments);  // which may fail: the program is only slower then
 }
 
 std::vector<CpuSet> cores_of(const CpuSet& cpus) {

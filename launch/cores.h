@@ -18,9 +18,10 @@ void bind_to(const CpuSet& cpus);
 /// where it is not told otherwise: then these are mpirun's own, else those of `allowed_cpus`.
 CpuSet launch_cpus();
 
-/// Starts the program again, with `main`'s arguments, where it was bound to less than `launch_cpus`. OpenMP counts
-/// processors when the program is loaded: threads that are more of them it puts to sleep behind each loop, and waking
-/// one takes 70 us.
+/// Starts the program again, with `main`'s arguments and once at most, where it was bound to less than `launch_cpus`,
+/// by mpirun or by OpenMP, which is told to bind no threads: ranks that share a host would bind theirs to the same
+/// cores. OpenMP counts processors when the program is loaded: threads that are more of them it puts to sleep behind
+/// each loop, and waking one takes 70 us.
 void restart_unbound(char** arguments);
 
 /// Processors that are threads of one core together, in the order of their first.

@@ -158,6 +158,15 @@ class RanksTest(unittest.TestCase):
         self.assertTrue(counted, messages)
         self.assertEqual(counted[-1], os.environ.get("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)))))
 
+    def test_openmp_is_told_to_bind_no_threads(self):
+        cores = len(os.sched_getaffinity(0))
+        for settings in ({"OMP_PROC_BIND": "close"}, {"OMP_PLACES": "cores"}, {"GOMP_CPU_AFFINITY": f"0-{os.cpu_count() - 1}"}):
+            for ranks in (0, 1):
+                with self.subTest(settings=settings, ranks=ranks):
+                    code, text, messages = run("info", ranks=ranks, **settings)
+                    self.assertEqual(code, 0, messages)
+                    self.assertIn(f"host           {cores} core", text)
+
     def test_bad_configurations(self):
         self.refused("model.heads=4 cannot be split over parallel.tp=3", "trainin.steps", "did you mean training.steps?",
                      more=("parallel.tp=3", "trainin.steps=1", "model.layers=-1"))
