@@ -6,6 +6,7 @@
 #   benchmarks/gpu_suite.sh [--cpu] [--redo] [STAGE...]     all stages that are not done, or those named
 #     --cpu    a rehearsal of every stage on CPUs, with tiny shapes and the program in build/
 #     --redo   stages that are done, too
+#     --seconds N   ends in time, on a machine that ends commands after N seconds: call it until nothing is left
 # GPU_SUITE_PYTHON: a python3 with PyTorch; ANNULUS_ORACLE_PYTHON: one with transformers and safetensors, too. Default: python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,7 +49,7 @@ use_carried() {
 
 case ${1:-} in
   pack) pack; exit ;;
-  -h | --help) sed -n 2,10p "$0"; exit ;;
+  -h | --help) sed -n 2,11p "$0"; exit ;;
 esac
 [ ! -d "$carried/debs" ] || use_carried
 source launch/mpi_environment.sh

@@ -65,7 +65,10 @@ class CudaRankDevice final : public RankDevice {
   std::unique_ptr<Device> another() override {
     CudaOptions silent = options_;
     silent.tell = {};
-    return std::make_unique<CudaDevice>(silent);
+    silent.unchosen_products = UnchosenProducts::measured;
+    auto device = std::make_unique<CudaDevice>(silent);
+    if (!products_.choices.empty()) device->use_products(products_, {}, "what was chosen");
+    return device;
   }
   int threads() const override { return threads_; }
   std::string processor() const override { return "this GPU, " + name_; }
@@ -76,8 +79,6 @@ class CudaRankDevice final : public RankDevice {
     options.execution = staged_ ? Execution::host : config_.execution;
     return options;
   }
-  std::string choose_products(const std::vector<const Program*>& programs) override;
-  void check_memory(const MemoryNeed& need, std::int64_t device_reserve_bytes) override;
   std::int64_t taken_by_libraries() override {
     const CudaMemory now = device_->memory();
     return place_.ranks.size() > 1 ? 0 : std::max<std::int64_t>(0, free_at_start_ - now.free - now.allocated);
@@ -92,6 +93,8 @@ class CudaRankDevice final : public RankDevice {
   std::string gpu() const { return fmt::format("GPU {} ({})", place_.ordinal, name_); }
   void place();
   void connect();
+  void check_memory(const MemoryNeed& need, std::int64_t device_reserve_bytes) override;
+  std::string choose_products(const std::vector<const Program*>& programs) override;
 
   Process& process_;
   DeviceConfig config_;
@@ -102,6 +105,7 @@ class CudaRankDevice final : public RankDevice {
   std::unique_ptr<CudaDevice> device_;
   std::unique_ptr<Communicator> staged_;
   NcclWorld nccl_;
+  ProductTable products_;  // of all ranks
   std::int64_t free_at_start_ = 0;
 };
 
@@ -167,15 +171,16 @@ std::string CudaRankDevice::choose_products(const std::vector<const Program*>& p
   std::string text;
   agree_on_device(process_, [&] {
     if (!process_.is_first()) return;
-    text = file.empty() ? to_json(device_->choose_products(shapes)) : text_of_file(file);
+    const std::string where = "device.products=" + file;
+    if (!file.empty()) device_->use_products(parse_product_table(text_of_file(file), where), {}, where);
+    text = to_json(device_->choose_products(shapes));
   });
   text = process_.text_of(0, std::move(text));
-  const std::string where = file.empty() ? "what rank 0 chose" : "device.products=" + file;
   agree_on_device(process_, [&] {
-    const ProductTable table = parse_product_table(text, where);
-    device_->use_products(table, shapes, where);
-    if (process_.is_first() && file.empty()) fmt::print("{}", describe(table));
+    products_ = parse_product_table(text, "what rank 0 chose");
+    device_->use_products(products_, shapes, "what rank 0 chose");
   });
+  if (process_.is_first()) fmt::print("{}", describe(products_));
   return text;
 }
 

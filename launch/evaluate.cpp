@@ -49,7 +49,9 @@ int run_evaluate(Process& process, Arguments arguments) {
   const RunConfig config = load_run_config(process, options.file, options.overrides);
   std::unique_ptr<DataSource> data;
   std::unique_ptr<SafetensorsReader> weights;
+  std::int64_t device_reserve = 0;
   process.agree([&] {
+    device_reserve = device_reserve_bytes(config);
     data = std::make_unique<DataSource>(
         config, process.local_rank() == 0 ? DataSource::Check::every_token : DataSource::Check::headers);
     weights = std::make_unique<SafetensorsReader>(options.weights);
@@ -59,12 +61,15 @@ int run_evaluate(Process& process, Arguments arguments) {
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
   process.set_place(coordinates(mesh));
   const std::unique_ptr<RankDevice> device = make_rank_device(process, config);
+  const StepOptions step_options = step_options_of(config);
+  EvaluateStep step = record_evaluate_step(mesh, step_options);
+  check_same_collectives(process, step.program);
+  device->make_ready(memory_need_of(step.program, step.parameters, device->device()), device_reserve, {&step.program});
   WatchedOps watched(process, *device);
   Groups groups(device->world(), mesh);
   ExecutorOptions executor_options = device->executor_options();
   executor_options.monitor = &watched;
-  Evaluator evaluator(mesh, step_options_of(config), device->device(), groups.lookup(), executor_options);
-  check_same_collectives(process, evaluator.step().program);
+  Evaluator evaluator(std::move(step), step_options, device->device(), groups.lookup(), executor_options);
   load_huggingface(*weights, config.model, evaluator.step().parameters, evaluator.executor());
 
   const std::int64_t all = data->validation_sequences();

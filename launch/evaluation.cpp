@@ -6,10 +6,10 @@
 
 namespace annulus {
 
-Evaluator::Evaluator(const MeshAxes& mesh, const StepOptions& options, Device& device, CommunicatorLookup communicators,
+Evaluator::Evaluator(EvaluateStep step, const StepOptions& options, Device& device, CommunicatorLookup communicators,
                      ExecutorOptions executor_options)
     : options_(options),
-      step_(record_evaluate_step(mesh, options)),
+      step_(std::move(step)),
       executor_(step_.program, device, std::move(communicators), executor_options) {}
 
 void Evaluator::copy_weights(const StepRunner& runner) {

@@ -7,8 +7,8 @@ namespace annulus {
 /// Mean loss per token over evaluation sequences, on the same mesh as the training; without dropout.
 class Evaluator {
  public:
-  /// Allocates a second copy of the weights.
-  Evaluator(const MeshAxes& mesh, const StepOptions& options, Device& device, CommunicatorLookup communicators,
+  /// Runs a step that was recorded with `options`. Allocates a second copy of the weights.
+  Evaluator(EvaluateStep step, const StepOptions& options, Device& device, CommunicatorLookup communicators,
             ExecutorOptions executor_options = {});
 
   const EvaluateStep& step() const { return step_; }

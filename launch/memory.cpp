@@ -47,14 +47,20 @@ std::string table_of(const Program& program, const MemoryPlan& plan) {
 
 }  // namespace
 
-MemoryNeed memory_need_of(const TrainStep& step, const MemoryPlan& plan) {
-  MemoryNeed need{plan.arena_bytes, 0, table_of(step.program, plan)};
-  for (const Parameter& parameter : step.parameters) {
-    const std::int64_t elements =
-        std::max(parameter.shape.elements(), step.program.type(parameter.value).shape.elements());
+MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, const MemoryPlan& plan) {
+  MemoryNeed need{plan.arena_bytes, 0, table_of(program, plan)};
+  for (const Parameter& parameter : parameters) {
+    const std::int64_t elements = std::max(parameter.shape.elements(), program.type(parameter.value).shape.elements());
     need.host_bytes = std::max(need.host_bytes, 2 * elements * static_cast<std::int64_t>(sizeof(double)));
   }
   return need;
+}
+
+MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device) {
+  const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
+    return device.workspace_bytes(definition, inputs, outputs);
+  };
+  return memory_need_of(program, parameters, plan_memory(program, make_schedule(program), workspace));
 }
 
 std::string memory_problem(const GpuRoom& room, const std::string& table) {

@@ -6,17 +6,20 @@
 
 #include "launch/process.h"
 #include "model/train_step.h"
+#include "runtime/execute/device.h"
 #include "runtime/program/memory_plan.h"
 
 namespace annulus {
 
-/// What a step takes of a rank's memory.
+/// What programs take of a rank's memory.
 struct MemoryNeed {
   std::int64_t arena_bytes = 0;  ///< of the device's
   std::int64_t host_bytes = 0;   ///< beside that, of the host's: a whole parameter on its way from or to a file
   std::string table;             ///< the arena by category, a line each
 };
-MemoryNeed memory_need_of(const TrainStep& step, const MemoryPlan& plan);
+MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, const MemoryPlan& plan);
+/// On a device that is here.
+MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device);
 
 /// What the context of a GPU, NCCL and kernels' modules take at least, beside arenas; a profile may know of more.
 inline constexpr std::int64_t kLeastReserveBytes = std::int64_t{1} << 30;

@@ -48,14 +48,10 @@ Options parse(Arguments arguments) {
 void print_memory(const RunConfig& config, const Options& options, const MemoryNeed& need) {
   fmt::print("memory of the rank: {:.2f} MB in one arena\n{}", static_cast<double>(need.arena_bytes) / kMega,
              need.table);
-  if (config.device.kind == DeviceKind::cuda)
-    fmt::print("  (workspace of products: the most that is allowed them; a run asks the library)\n");
   fmt::print("beside the arena, on the host: {:.2f} MB while weights are read or written\n",
              static_cast<double>(need.host_bytes) / kMega);
   if (options.device_memory.empty()) return;
-  const std::int64_t reserve =
-      std::max(kLeastReserveBytes,
-               config.log.profile.empty() ? 0 : load_hardware_profile(config.log.profile).device_reserve_bytes);
+  const std::int64_t reserve = std::max(kLeastReserveBytes, device_reserve_bytes(config));
   const std::int64_t total = parse_bytes(options.device_memory, "--device-memory");
   const GpuRoom room{.gpu = "a GPU with " + options.device_memory,
                      .need_bytes = need.arena_bytes,
@@ -160,7 +156,7 @@ int run_plan(Arguments arguments) {
              config.ranks(), coordinates(mesh), step.program.op_count(), step_options.micro_batches,
              step_options.micro_sequences, step_options.sequence_length);
   const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace_of(config));
-  print_memory(config, options, memory_need_of(step, plan));
+  print_memory(config, options, memory_need_of(step.program, step.parameters, plan));
   print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);

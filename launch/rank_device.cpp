@@ -32,14 +32,15 @@ class CpuRankDevice final : public RankDevice {
     options.shared_memory = process_.shared_memory();
     return options;
   }
-  std::string choose_products(const std::vector<const Program*>&) override { return {}; }
-  void check_memory(const MemoryNeed& need, std::int64_t) override {
-    check_host_memory(process_, need.arena_bytes + need.host_bytes);
-  }
   std::int64_t taken_by_libraries() override { return 0; }
   bool abort_collectives() override { return false; }
 
  private:
+  void check_memory(const MemoryNeed& need, std::int64_t) override {
+    check_host_memory(process_, need.arena_bytes + need.host_bytes);
+  }
+  std::string choose_products(const std::vector<const Program*>&) override { return {}; }
+
   Process& process_;
   Progress progress_;
   int threads_;

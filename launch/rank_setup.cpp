@@ -59,6 +59,10 @@ StepOptions step_options_of(const RunConfig& config) {
   return options;
 }
 
+std::int64_t device_reserve_bytes(const RunConfig& config) {
+  return config.log.profile.empty() ? 0 : load_hardware_profile(config.log.profile).device_reserve_bytes;
+}
+
 void check_same_collectives(Process& process, const Program& program) {
   const std::uint64_t hash = communication_hash(program);
   const std::vector<std::uint64_t> all = process.gather(hash);

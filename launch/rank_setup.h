@@ -24,6 +24,9 @@ RunConfig load_run_config(std::int64_t ranks, const std::string& file, const std
 MeshShape mesh_shape_of(const RunConfig& config);
 StepOptions step_options_of(const RunConfig& config);
 
+/// What the profile that the configuration names knows of a GPU's memory beside arenas; 0 where it names none.
+std::int64_t device_reserve_bytes(const RunConfig& config);
+
 /// Throws InternalError unless all ranks have recorded the same sequence of collectives.
 void check_same_collectives(Process& process, const Program& program);
 

@@ -96,28 +96,22 @@ void Trainer::measure_profile() {
 }
 
 TrainStep Trainer::plan() {
-  const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
-    return device_->device().workspace_bytes(definition, inputs, outputs);
-  };
   TrainStep step = record_train_step(mesh_, options_);
   check_same_collectives(process_, step.program);
+  MemoryNeed need = memory_need_of(step.program, step.parameters, device_->device());
+  const std::int64_t training_bytes = need.arena_bytes;
+  process_.agree([&] {
+    prediction_ = predict_step(step.program, make_schedule(step.program), profile_);
+    expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, training_bytes);
+  });
   std::optional<EvaluateStep> evaluate;
   std::vector<const Program*> programs{&step.program};
   if (config_.training.evaluate_every > 0) {
     evaluate = record_evaluate_step(mesh_, options_);
     programs.push_back(&evaluate->program);
+    need.arena_bytes += memory_need_of(evaluate->program, evaluate->parameters, device_->device()).arena_bytes;
   }
-  products_ = device_->choose_products(programs);
-  const Schedule schedule = make_schedule(step.program);
-  MemoryNeed need = memory_need_of(step, plan_memory(step.program, schedule, workspace));
-  const std::int64_t training_bytes = need.arena_bytes;
-  process_.agree([&] {
-    prediction_ = predict_step(step.program, schedule, profile_);
-    expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, training_bytes);
-  });
-  if (evaluate)
-    need.arena_bytes += plan_memory(evaluate->program, make_schedule(evaluate->program), workspace).arena_bytes;
-  device_->check_memory(need, profile_.device_reserve_bytes);
+  products_ = device_->make_ready(need, profile_.device_reserve_bytes, programs);
   say(fmt::format("mesh tp {} x cp {} x dp {}, {} threads a rank; arena {:.1f} MiB a rank; peak: {} ({:.0f} GFLOP/s)",
                   config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, device_->threads(),
                   static_cast<double>(training_bytes) / (1 << 20), profile_.peak_name,
@@ -132,7 +126,8 @@ void Trainer::prepare(TrainStep step) {
   runner_ =
       std::make_unique<StepRunner>(std::move(step), options_, device_->device(), groups_.lookup(), executor_options);
   if (config_.training.evaluate_every > 0) {
-    evaluator_ = std::make_unique<Evaluator>(mesh_, options_, device_->device(), groups_.lookup(), executor_options);
+    evaluator_ = std::make_unique<Evaluator>(record_evaluate_step(mesh_, options_), options_, device_->device(),
+                                             groups_.lookup(), executor_options);
   }
   if (executor_options.shared_memory && process_.local_size() > 1 && !runner_->executor().shares_arena())
     say("the ranks of a host share no memory for their arenas (it was refused): transfers between them are copied");
@@ -157,7 +152,7 @@ void Trainer::make_folder() {
       config_.log.profile = folder_->file("profile.json");
       save_hardware_profile(profile_, config_.log.profile);
     }
-    if (config_.device.products.empty() && !products_.empty()) {
+    if (!products_.empty()) {
       config_.device.products = folder_->file("products.json");
       write_file_atomically(config_.device.products, products_);
     }

@@ -62,14 +62,39 @@ void share(Process& process, ReferenceStep& reference, const TrainStep& step) {
   share(process, reference.gradients, step.parameters);
 }
 
+/// Sees to it that this rank has what it will be asked for: the step on the mesh, which stays; and one at a time, on
+/// memory that is given back, the updates, and on rank 0 the same steps on one rank.
+void make_ready(Process& process, RankDevice& device, const RunConfig& config, const TrainStep& step,
+                const MeshAxes& mesh, const StepOptions& options) {
+  std::int64_t device_reserve = 0;
+  process.agree([&] { device_reserve = device_reserve_bytes(config); });
+  std::vector<TrainStep> others;
+  const bool has_updates = options.dtype == DType::f64;
+  if (has_updates) others.push_back(record_train_step(mesh, options, Tail::update));
+  if (process.is_first()) {
+    const StepOptions alone = one_rank_options(options, mesh[mesh_axis::dp].size);
+    others.push_back(record_train_step(make_mesh({}, 0), alone, Tail::gradients));
+    if (has_updates) others.push_back(record_train_step(make_mesh({}, 0), alone, Tail::update));
+  }
+  MemoryNeed need = memory_need_of(step.program, step.parameters, device.device());
+  std::vector<const Program*> programs{&step.program};
+  std::int64_t largest = 0;
+  for (const TrainStep& other : others) {
+    largest = std::max(largest, memory_need_of(other.program, other.parameters, device.device()).arena_bytes);
+    programs.push_back(&other.program);
+  }
+  need.arena_bytes += largest;
+  device.make_ready(need, device_reserve, programs);
+}
+
 /// The largest difference, over all ranks, of weights after updates on the mesh from those on one rank.
 double compare_updates(Process& process, RankDevice& device, Groups& groups, const ExecutorOptions& executor_options,
                        const MeshAxes& mesh, const StepOptions& options, const SequenceReader& read) {
-  const std::unique_ptr<Device> apart = device.another();  // gives the memory back
-  StepRunner runner(mesh, options, Tail::update, *apart, groups.lookup(), executor_options);
   WholeValues reference;
   if (process.is_first())
-    reference = take_reference_updates(one_rank_options(options, mesh[mesh_axis::dp].size), *apart, read);
+    reference = take_reference_updates(one_rank_options(options, mesh[mesh_axis::dp].size), *device.another(), read);
+  const std::unique_ptr<Device> apart = device.another();  // gives the memory back
+  StepRunner runner(mesh, options, Tail::update, *apart, groups.lookup(), executor_options);
   share(process, reference, runner.step().parameters);
   runner.initialize();
   take_updates(runner, read);
@@ -123,26 +148,29 @@ double tolerance_of(DType dtype) {
 int run_verify(Process& process, Arguments arguments) {
   Options options;
   process.agree([&] { options = parse(arguments); });
-  const RunConfig config = load_run_config(process, options.file, options.overrides);
+  RunConfig config = load_run_config(process, options.file, options.overrides);
   StepOptions step_options = step_options_of(config);
   if (!options.as_configured) step_options.dtype = DType::f64;
+  if (step_options.dtype != config.training.dtype) config.device.products.clear();  // those are of another type
   const double tolerance = options.tolerance > 0 ? options.tolerance : tolerance_of(step_options.dtype);
 
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), process.rank());
   process.set_place(coordinates(mesh));
   const std::unique_ptr<RankDevice> device = make_rank_device(process, config);
+  TrainStep step = record_train_step(mesh, step_options, Tail::gradients);
+  check_same_collectives(process, step.program);
+  make_ready(process, *device, config, step, mesh, step_options);
   WatchedOps watched(process, *device);
   Groups groups(device->world(), mesh);
   ExecutorOptions executor_options = device->executor_options();
   executor_options.monitor = &watched;
-  StepRunner runner(mesh, step_options, Tail::gradients, device->device(), groups.lookup(), executor_options);
-  check_same_collectives(process, runner.step().program);
+  StepRunner runner(std::move(step), step_options, device->device(), groups.lookup(), executor_options);
 
   const SequenceReader read = random_sequences(step_options.seed, step_options.model.vocabulary);
   ReferenceStep reference;
   if (process.is_first()) {
     reference = take_reference_step(one_rank_options(step_options, static_cast<int>(config.parallel.dp)),
-                                    device->device(), kStepNumber, read);
+                                    *device->another(), kStepNumber, read);
   }
   share(process, reference, runner.step());
 

@@ -50,7 +50,7 @@ class LibraryProduct {
   std::vector<cublasLtMatmulHeuristicResult_t> suggestions(cublasLtHandle_t library, Determinism determinism,
                                                            std::int64_t workspace, int most) const;
   void take(const cublasLtMatmulHeuristicResult_t& suggestion);
-  /// Takes the algorithm of this description; false where the library cannot.
+  /// False where the library cannot.
   bool take(cublasLtHandle_t library, const ProductAlgorithm& algorithm);
   /// What the library says to being asked to run it.
   cublasStatus_t try_to_run(cublasLtHandle_t library, const ProductOperands& operands, cudaStream_t stream);

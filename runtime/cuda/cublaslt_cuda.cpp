@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <type_traits>
 
 #include "runtime/cuda/cublaslt.cuh"
@@ -54,20 +55,6 @@ bool has_gelu_input(const ProductEpilogue& done) {
   return done.finish == Finish::gelu_and_input || done.finish == Finish::gelu_slope;
 }
 
-/// Calls `visit(attribute, field, T{})` for each attribute that describes an algorithm, T being the library's type.
-template <class Algorithm, class Visit>
-void for_each_attribute(Algorithm& algorithm, const Visit& visit) {
-  visit(CUBLASLT_ALGO_CONFIG_ID, algorithm.id, std::int32_t());
-  visit(CUBLASLT_ALGO_CONFIG_TILE_ID, algorithm.tile, std::uint32_t());
-  visit(CUBLASLT_ALGO_CONFIG_STAGES_ID, algorithm.stages, std::uint32_t());
-  visit(CUBLASLT_ALGO_CONFIG_SPLITK_NUM, algorithm.splits, std::int32_t());
-  visit(CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, algorithm.reduction, std::uint32_t());
-  visit(CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, algorithm.swizzle, std::uint32_t());
-  visit(CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, algorithm.custom, std::uint32_t());
-  visit(CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, algorithm.inner_shape, std::uint16_t());
-  visit(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, algorithm.cluster_shape, std::uint16_t());
-}
-
 }  // namespace
 
 void check_cublas(cublasStatus_t status, const std::string& what) {
@@ -82,11 +69,18 @@ ProductLayout::ProductLayout(DType dtype, std::int64_t rows, std::int64_t column
 
 ProductAlgorithm description_of(const cublasLtMatmulAlgo_t& algorithm) {
   ProductAlgorithm described;
-  for_each_attribute(described, [&]<class T>(auto attribute, std::int32_t& field, T value) {
+  static_assert(sizeof(described.words) == sizeof(algorithm.data));
+  std::copy(std::begin(algorithm.data), std::end(algorithm.data), described.words.begin());
+  const auto ask = [&]<class T>(cublasLtMatmulAlgoConfigAttributes_t attribute, T value) {
     check_cublas(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, attribute, &value, sizeof(value), nullptr),
                  "an algorithm's description");
-    field = static_cast<std::int32_t>(value);
-  });
+    return static_cast<std::int32_t>(value);
+  };
+  described.id = ask(CUBLASLT_ALGO_CONFIG_ID, std::int32_t());
+  described.tile = ask(CUBLASLT_ALGO_CONFIG_TILE_ID, std::uint32_t());
+  described.stages = ask(CUBLASLT_ALGO_CONFIG_STAGES_ID, std::uint32_t());
+  described.splits = ask(CUBLASLT_ALGO_CONFIG_SPLITK_NUM, std::int32_t());
+  described.reduction = ask(CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, std::uint32_t());
   return described;
 }
 
@@ -150,20 +144,13 @@ void LibraryProduct::take(const cublasLtMatmulHeuristicResult_t& suggestion) {
 
 bool LibraryProduct::take(cublasLtHandle_t library, const ProductAlgorithm& algorithm) {
   cublasLtMatmulAlgo_t made{};
-  const cudaDataType_t operands = type_of(shape_.operands), result = type_of(shape_.result);
-  bool taken = cublasLtMatmulAlgoInit(library, compute_, scale_type(shape_.operands), operands, operands, result,
-                                      result, algorithm.id, &made) == CUBLAS_STATUS_SUCCESS;
-  for_each_attribute(algorithm, [&]<class T>(auto attribute, std::int32_t field, T) {
-    if (attribute == CUBLASLT_ALGO_CONFIG_ID || !taken) return;  // AlgoInit has set the id
-    const T value = static_cast<T>(field);
-    taken = cublasLtMatmulAlgoConfigSetAttribute(&made, attribute, &value, sizeof(value)) == CUBLAS_STATUS_SUCCESS;
-  });
-  cublasLtMatmulHeuristicResult_t result_of_check{};
-  taken = taken && cublasLtMatmulAlgoCheck(library, operation_, b_.handle(), a_.handle(), c_.handle(), c_.handle(),
-                                           &made, &result_of_check) == CUBLAS_STATUS_SUCCESS;
-  if (!taken) return false;
+  std::copy(algorithm.words.begin(), algorithm.words.end(), std::begin(made.data));
+  cublasLtMatmulHeuristicResult_t checked{};
+  if (cublasLtMatmulAlgoCheck(library, operation_, b_.handle(), a_.handle(), c_.handle(), c_.handle(), &made,
+                              &checked) != CUBLAS_STATUS_SUCCESS)
+    return false;
   algorithm_ = made;
-  workspace_bytes_ = static_cast<std::int64_t>(result_of_check.workspaceSize);
+  workspace_bytes_ = static_cast<std::int64_t>(checked.workspaceSize);
   return true;
 }
 

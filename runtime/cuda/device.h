@@ -20,10 +20,18 @@ enum class FloatProducts : std::uint8_t {
   tf32,   ///< operands rounded to 10 bits of mantissa
 };
 
+/// Which algorithm of the library computes a product that no table has, or one at an address that divides by less
+/// than a table's. Where results must be the same bits again, one that does not split the sum over k.
+enum class UnchosenProducts : std::uint8_t {
+  suggested,  ///< the first that it suggests
+  measured,   ///< the fastest, measured when the product is met: each rank for itself, and never in a capture
+};
+
 struct CudaOptions {
   int ordinal = 0;  ///< of the GPU, among those that the process sees
   FloatProducts float_products = FloatProducts::exact;
   Determinism determinism = Determinism::any;
+  UnchosenProducts unchosen_products = UnchosenProducts::suggested;
   /// Told what a user may want to know of how ops are carried out, each thing once.
   std::function<void(const std::string&)> tell = {};
 };
@@ -48,8 +56,9 @@ class CudaDevice final : public Device {
   CudaMemory memory() const;
   /// What algorithms of products are chosen for: the GPU, and the library.
   std::string product_machine() const;
-  /// Measures which algorithm of the library is fastest for each product, with memory that it gives back.
-  ProductTable choose_products(const std::vector<ProductShape>& shapes);
+  /// The table that products take their algorithms from, completed for these: measures which is fastest, with memory
+  /// that it gives back: less than a step has that computes them.
+  const ProductTable& choose_products(const std::vector<ProductShape>& shapes);
   /// Products take these algorithms from now on. Throws ConfigError, naming `where` the table stands, where it is of
   /// another machine or not for these shapes.
   void use_products(const ProductTable& table, const std::vector<ProductShape>& shapes, const std::string& where);

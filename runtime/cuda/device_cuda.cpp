@@ -11,6 +11,7 @@
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.h"
+#include "runtime/cuda/planned_workspace.h"
 #include "runtime/cuda/products.h"
 #include "runtime/cuda/requirements.h"
 #include "runtime/cuda/streams.h"
@@ -58,7 +59,7 @@ struct CudaDevice::State {
     void* pinned = nullptr;
     check(cudaMallocHost(&pinned, kStagingBytes), "pinned memory of the host");
     staging = static_cast<std::byte*>(pinned);
-    products = std::make_unique<CudaProducts>(options.float_products, options.determinism);
+    products = std::make_unique<CudaProducts>(options);
     attention = std::make_unique<CudaAttention>(CudnnOptions{.determinism = options.determinism}, options.tell);
   }
   ~State() {
@@ -96,7 +97,7 @@ std::string CudaDevice::product_machine() const {
   return state_->products->machine();
 }
 
-ProductTable CudaDevice::choose_products(const std::vector<ProductShape>& shapes) {
+const ProductTable& CudaDevice::choose_products(const std::vector<ProductShape>& shapes) {
   state_->select();
   return state_->products->choose(shapes, state_->stream);
 }
@@ -153,7 +154,7 @@ std::int64_t CudaDevice::workspace_bytes(const OpDefinition& definition, OpDefin
                                          OpDefinition::Types outputs) {
   return visit_compute(definition, [&]<class Kind>(const Kind& op) -> std::int64_t {
     if constexpr (std::is_same_v<Kind, Matmul>) {
-      return state_->products->workspace_bytes(op, inputs);
+      return kProductWorkspaceBytes;
     } else if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
       return state_->attention->workspace_bytes(op, inputs, outputs);
     } else {

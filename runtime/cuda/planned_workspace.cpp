@@ -24,7 +24,7 @@ std::int64_t planned_workspace_bytes(const OpDefinition& definition, OpDefinitio
                                      OpDefinition::Types outputs) {
   return visit_compute(definition, [&]<class Kind>(const Kind& op) -> std::int64_t {
     if constexpr (std::is_same_v<Kind, Matmul>) {
-      return kLargestProductWorkspace + kProductWorkspaceAlignment;
+      return kProductWorkspaceBytes;
     } else if constexpr (std::is_base_of_v<RingStep<Kind::kKind>, Kind>) {
       return attention_bytes(op, inputs, outputs);
     } else {

@@ -17,10 +17,6 @@ constexpr std::pair<const char*, std::int32_t ProductAlgorithm::*> kFields[] = {
     {"stages", &ProductAlgorithm::stages},
     {"splits", &ProductAlgorithm::splits},
     {"reduction", &ProductAlgorithm::reduction},
-    {"swizzle", &ProductAlgorithm::swizzle},
-    {"custom", &ProductAlgorithm::custom},
-    {"inner_shape", &ProductAlgorithm::inner_shape},
-    {"cluster_shape", &ProductAlgorithm::cluster_shape},
 };
 
 bool splits_sums(const ProductAlgorithm& algorithm) { return algorithm.splits > 1 || algorithm.reduction != 0; }
@@ -52,11 +48,12 @@ constexpr const char* kChooseAnew = "take this table out of the configuration, t
 
 }  // namespace
 
-ProductTable choose_products(ProductTrials& trials, const std::vector<ProductShape>& shapes, Determinism determinism) {
-  ProductTable table{trials.machine(), {}};
+ProductTable choose_products(ProductTrials& trials, const std::vector<ProductShape>& shapes, Determinism determinism,
+                             ProductTable known) {
+  known.machine = trials.machine();
   for (const ProductShape& shape : shapes)
-    if (!table.choices.contains(shape.str())) table.choices[shape.str()] = choose(trials, shape, determinism);
-  return table;
+    if (!known.choices.contains(shape.str())) known.choices[shape.str()] = choose(trials, shape, determinism);
+  return known;
 }
 
 void require_fits(const ProductTable& table, const std::string& machine, const std::vector<ProductShape>& shapes,
@@ -88,8 +85,10 @@ std::string to_json(const ProductTable& table) {
   Json products = Json::object();
   for (const auto& [shape, choice] : table.choices) {
     Json algorithm;
-    if (choice.algorithm)
+    if (choice.algorithm) {
       for (const auto& [name, field] : kFields) algorithm[name] = *choice.algorithm.*field;
+      algorithm["words"] = choice.algorithm->words;
+    }
     products[shape] = {{"epilogue", choice.epilogue}, {"algorithm", algorithm}, {"seconds", choice.seconds}};
   }
   return Json{{"machine", table.machine}, {"products", products}}.dump(1) + "\n";
@@ -107,6 +106,7 @@ ProductTable parse_product_table(const std::string& text, const std::string& whe
       if (algorithm.is_null()) continue;
       choice.algorithm.emplace();
       for (const auto& [name, field] : kFields) *choice.algorithm.*field = algorithm.at(name).get<std::int32_t>();
+      algorithm.at("words").get_to(choice.algorithm->words);
     }
     return table;
   } catch (const Json::exception& error) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -11,17 +12,17 @@
 
 namespace annulus {
 
-/// An algorithm of cuBLASLt, as its configuration describes it: enough to make it again in another process.
+/// An algorithm of cuBLASLt.
 struct ProductAlgorithm {
-  std::int32_t id = 0, tile = 0, stages = 0, splits = 1, reduction = 0, swizzle = 0, custom = 0, inner_shape = 0,
-               cluster_shape = 0;
+  std::array<std::uint64_t, 8> words{};  ///< the library's own description, good for the same version of it
+  std::int32_t id = 0, tile = 0, stages = 0, splits = 1, reduction = 0;  ///< what it tells of it
   bool operator==(const ProductAlgorithm&) const = default;
 };
 
 /// What was chosen for one product.
 struct ProductChoice {
   std::size_t epilogue = 0;  ///< which of `library_epilogues` the library does
-  /// Nothing: none of the library's suggestions is of use, and its first is taken, whose description tells too little.
+  /// Nothing: none of the library's suggestions is of use, and its first is taken.
   std::optional<ProductAlgorithm> algorithm;
   double seconds = 0;  ///< as measured; 0 where nothing was
   bool operator==(const ProductChoice&) const = default;
@@ -40,8 +41,8 @@ class ProductTrials {
   virtual ~ProductTrials() = default;
   /// GPU and version of the library.
   virtual std::string machine() const = 0;
-  /// Of the library's first `most` suggestions where it does `done` of the epilogue those that can be made again from
-  /// their description, the best first by its own estimate; empty where it does not do that.
+  /// The library's first `most` suggestions where it does `done` of the epilogue, the best first by its own estimate;
+  /// empty where it does not do that.
   virtual std::vector<ProductAlgorithm> suggestions(const ProductShape& shape, const ProductEpilogue& done,
                                                     int most) = 0;
   /// Measured on the device, operands not in its cache; nothing where the library refuses to run it.
@@ -51,9 +52,11 @@ class ProductTrials {
 
 inline constexpr int kSuggestedAlgorithms = 8;
 
-/// Chooses for each shape: the fastest of the library's suggestions; where results must be the same bits again, the
-/// first that does not split the sum over k, unmeasured. Of epilogues the fullest that the library does.
-ProductTable choose_products(ProductTrials& trials, const std::vector<ProductShape>& shapes, Determinism determinism);
+/// `known`, and what it lacks of these shapes chosen: the fastest of the library's suggestions; where results must be
+/// the same bits again, the first that does not split the sum over k, unmeasured. Of epilogues the fullest that the
+/// library does.
+ProductTable choose_products(ProductTrials& trials, const std::vector<ProductShape>& shapes, Determinism determinism,
+                             ProductTable known = {});
 
 /// Throws ConfigError, with `where` the table stands, where it is of another machine, lacks one of the shapes, or
 /// splits a sum that must be the same bits again.

@@ -107,7 +107,10 @@ std::optional<double> ProductTimer::seconds(cublasLtHandle_t library, LibraryPro
   const ProductOperands at = operands(product, shape);
   std::vector<float> milliseconds(kCalls);
   // It also loads what it wants when it is first called.
-  if (product.try_to_run(library, at, stream_) != CUBLAS_STATUS_SUCCESS) return std::nullopt;
+  if (product.try_to_run(library, at, stream_) != CUBLAS_STATUS_SUCCESS) {
+    cudaGetLastError();  // which it may have left for the next launch to find
+    return std::nullopt;
+  }
   for (float& time : milliseconds) {
     check(cudaMemsetAsync(swept_, 0, swept_bytes_, stream_), "a sweep of the cache");
     check(cudaEventRecord(begin_, stream_), "an event");

@@ -11,23 +11,22 @@ struct CUstream_st;
 namespace annulus {
 
 /// Matrix products by cuBLASLt, with as much of their epilogues as it does; our kernels do the rest. A product's
-/// algorithm is the one that a table has for it; else the first that the library's heuristic suggests within the
-/// workspace, and, where results must be the same bits again, that does not split the sum over k.
+/// algorithm is the one that a table has for it; else as the options have it.
 class CudaProducts {
  public:
   /// Throws DeviceError where the library does not start.
-  CudaProducts(FloatProducts float_products, Determinism determinism);
+  explicit CudaProducts(const CudaOptions& options);
   ~CudaProducts();
 
   /// What algorithms are chosen for: the current device, and the library.
   std::string machine() const;
-  /// Measures on the current device, with memory of its own for as long as it takes: before an arena is allocated.
-  ProductTable choose(const std::vector<ProductShape>& shapes, CUstream_st* stream);
+  /// Completes the table for these shapes: measures on the current device, with memory of its own for as long as it
+  /// takes. Returns all of it.
+  const ProductTable& choose(const std::vector<ProductShape>& shapes, CUstream_st* stream);
   /// Takes the table's algorithms from now on. Throws ConfigError, naming `where` the table stands, where it is of
   /// another GPU or library, lacks one of the shapes, or has what this library cannot do.
   void use(const ProductTable& table, const std::vector<ProductShape>& shapes, const std::string& where);
 
-  std::int64_t workspace_bytes(const Matmul& op, OpDefinition::Types inputs);
   void run(const Matmul& op, const KernelArguments& arguments, CUstream_st* stream);
 
  private:

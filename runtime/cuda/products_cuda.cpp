@@ -33,7 +33,8 @@ ProductOperands operands_of(const Matmul& op, const ProductEpilogue& done, const
 }  // namespace
 
 struct CudaProducts::Cache final : ProductTrials {
-  Cache(FloatProducts products, Determinism bits) : float_products(products), determinism(bits) {
+  explicit Cache(const CudaOptions& options)
+      : float_products(options.float_products), determinism(options.determinism), unchosen(options.unchosen_products) {
     check_cublas(cublasLtCreate(&library), "products");
   }
   ~Cache() override {
@@ -78,10 +79,10 @@ struct CudaProducts::Cache final : ProductTrials {
         found->second.algorithm->id, shape.str()));
   }
 
-  std::unique_ptr<LibraryProduct> suggested(const ProductShape& shape, std::int64_t workspace) const {
+  std::unique_ptr<LibraryProduct> suggested(const ProductShape& shape) const {
     for (const ProductEpilogue& done : library_epilogues(shape)) {
       auto product = std::make_unique<LibraryProduct>(shape, done, float_products);
-      const auto found = product->suggestions(library, determinism, workspace, 1);
+      const auto found = product->suggestions(library, determinism, kLargestProductWorkspace, 1);
       if (found.empty()) continue;
       product->take(found.front());
       return product;
@@ -89,47 +90,45 @@ struct CudaProducts::Cache final : ProductTrials {
     throw DeviceError("cuBLASLt has no algorithm for the product " + shape.str());
   }
 
-  LibraryProduct& find(const ProductShape& shape, std::int64_t workspace) {
+  void choose(const std::vector<ProductShape>& shapes, CUstream_st* stream) {
+    timer = std::make_unique<ProductTimer>(stream);
+    table = choose_products(*this, shapes, determinism, std::move(table));
+    timer.reset();
+  }
+
+  LibraryProduct& find(const ProductShape& shape, CUstream_st* stream) {
     std::unique_ptr<LibraryProduct>& product = ready[shape];
-    if (product && product->workspace_bytes() <= workspace) return *product;
+    if (product) return *product;
+    if (unchosen == UnchosenProducts::measured && !table.choices.contains(shape.str())) choose({shape}, stream);
     product = chosen(shape);
-    if (!product || product->workspace_bytes() > workspace) product = suggested(shape, workspace);
+    if (!product) product = suggested(shape);
     return *product;
   }
 
   cublasLtHandle_t library = nullptr;
   FloatProducts float_products;
   Determinism determinism;
+  UnchosenProducts unchosen;
   ProductTable table;
   std::map<ProductShape, std::unique_ptr<LibraryProduct>> ready;
   std::unique_ptr<ProductTimer> timer;  ///< while algorithms are chosen
 };
 
-CudaProducts::CudaProducts(FloatProducts float_products, Determinism determinism)
-    : cache_(std::make_unique<Cache>(float_products, determinism)) {}
+CudaProducts::CudaProducts(const CudaOptions& options) : cache_(std::make_unique<Cache>(options)) {}
 CudaProducts::~CudaProducts() = default;
 
 std::string CudaProducts::machine() const { return cache_->machine(); }
 
-ProductTable CudaProducts::choose(const std::vector<ProductShape>& shapes, CUstream_st* stream) {
-  cache_->timer = std::make_unique<ProductTimer>(stream);
-  ProductTable table = choose_products(*cache_, shapes, cache_->determinism);
-  cache_->timer.reset();
-  return table;
+const ProductTable& CudaProducts::choose(const std::vector<ProductShape>& shapes, CUstream_st* stream) {
+  cache_->choose(shapes, stream);
+  return cache_->table;
 }
 
 void CudaProducts::use(const ProductTable& table, const std::vector<ProductShape>& shapes, const std::string& where) {
   require_fits(table, cache_->machine(), shapes, cache_->determinism, where);
   cache_->table = table;
   cache_->ready.clear();
-  for (const ProductShape& shape : shapes) cache_->find(shape, kLargestProductWorkspace);
-}
-
-std::int64_t CudaProducts::workspace_bytes(const Matmul& op, OpDefinition::Types inputs) {
-  const ProductShape shape = shape_of(op, inputs[0].shape, inputs[1].shape, inputs[0].dtype);
-  if (shape.is_empty()) return 0;
-  const std::int64_t bytes = cache_->find(shape, kLargestProductWorkspace).workspace_bytes();
-  return bytes == 0 ? 0 : bytes + kProductWorkspaceAlignment;
+  for (const ProductShape& shape : shapes) cache_->find(shape, nullptr);  // a table that lacks nothing of them
 }
 
 void CudaProducts::run(const Matmul& op, const KernelArguments& arguments, CUstream_st* stream) {
@@ -138,12 +137,12 @@ void CudaProducts::run(const Matmul& op, const KernelArguments& arguments, CUstr
   shape.alignment = alignment_of(arguments);
   if (shape.sizes.m == 0 || shape.sizes.n == 0) return;
   if (shape.is_empty()) throw InternalError("the product " + shape.str() + " sums over nothing");
+  if (arguments.workspace_bytes < kProductWorkspaceBytes) throw InternalError("too little workspace for a product");
   arguments.counters->product_flops += 2.0 * static_cast<double>(shape.sizes.m * shape.sizes.n * shape.sizes.k);
   const auto address = reinterpret_cast<std::uintptr_t>(arguments.workspace);
   const std::uintptr_t skipped =
       (kProductWorkspaceAlignment - address % kProductWorkspaceAlignment) % kProductWorkspaceAlignment;
-  LibraryProduct& product =
-      cache_->find(shape, std::max<std::int64_t>(0, arguments.workspace_bytes - static_cast<std::int64_t>(skipped)));
+  LibraryProduct& product = cache_->find(shape, stream);
   ProductOperands operands = operands_of(op, product.done(), arguments);
   operands.workspace = arguments.workspace + skipped;
   product.run(cache_->library, operands, stream);

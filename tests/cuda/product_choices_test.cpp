@@ -170,6 +170,17 @@ TEST(ProductChoices, WhatTheLibrarySuggestsWhereNothingIsOfUse) {
   EXPECT_NO_THROW(require_fits(table, library.machine(), {kPlain}, Determinism::bitwise, "there"));
 }
 
+TEST(ProductChoices, WhatATableLacksIsChosenAndTheRestStays) {
+  FakeLibrary library;
+  ProductTable known = choose_products(library, {kPlain}, Determinism::any);
+  known.choices[kPlain.str()].algorithm->id = 77;
+  const int measured = library.measured_;
+  const ProductTable table = choose_products(library, {kBiasedGelu, kPlain}, Determinism::any, known);
+  EXPECT_EQ(table.choices.at(kPlain.str()), known.choices.at(kPlain.str()));
+  EXPECT_TRUE(table.choices.at(kBiasedGelu.str()).algorithm);
+  EXPECT_EQ(library.measured_, measured + 5);
+}
+
 TEST(ProductChoices, SameBitsTakeTheFirstThatDoesNotSplitUnmeasured) {
   FakeLibrary library;
   library.split_ = 2;
@@ -191,7 +202,7 @@ std::string refusal(const Action& action) {
 TEST(ProductChoices, ATableIsReadAsItWasWritten) {
   FakeLibrary library;
   ProductTable table = choose_products(library, {kBiasedGelu, kPlain}, Determinism::any);
-  table.choices[kPlain.str()].algorithm = ProductAlgorithm{1, 2, 3, 4, 5, 6, 7, 8, 9};
+  table.choices[kPlain.str()].algorithm = ProductAlgorithm{{1, 2, 3, 4, 5, 6, 7, ~std::uint64_t{0}}, 8, 9, 10, 11, 12};
   EXPECT_EQ(parse_product_table(to_json(table), "there"), table);
   EXPECT_NE(describe(table).find(kPlain.str()), std::string::npos);
   for (const std::string text :
