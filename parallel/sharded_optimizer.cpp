@@ -64,7 +64,7 @@ std::vector<OptimizerBucket> scatter_gradients(Program& program, const std::map<
 void update_bucket(Program& program, OptimizerBucket& bucket, AdamW::Options options, ValueId summary, ValueId hyper) {
   const MeshAxes& mesh = program.mesh();
   const ValueType type = program.type(bucket.gradient);
-  const std::string& name = program.value(bucket.parameters.front()).name;
+  const std::string name = program.value(bucket.parameters.front()).name;
   bucket.first_moment = state_like(program, "first_moment." + name, type);
   bucket.second_moment = state_like(program, "second_moment." + name, type);
   if (!bucket.decays) options.weight_decay = 0;
