@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <exception>
 #include <mutex>
@@ -21,7 +22,7 @@ class NcclOperation;
 /// What all groups of a rank share: the library, the order of calls, and who is to be aborted.
 class NcclSession {
  public:
-  explicit NcclSession(std::shared_ptr<NcclLibrary> of) : library(std::move(of)) {}
+  NcclSession(std::shared_ptr<NcclLibrary> of, double seconds) : library(std::move(of)), start_seconds(seconds) {}
 
   void add(NcclLibrary::Group& group) {
     const std::lock_guard lock(mutex_);
@@ -49,6 +50,7 @@ class NcclSession {
   }
 
   const std::shared_ptr<NcclLibrary> library;
+  const double start_seconds;  ///< of a group at most
   const std::shared_ptr<ProgressEngine> progress = std::make_shared<ProgressEngine>();
   std::deque<NcclOperation*> unissued;  ///< in the order in which they were started; the first may be in progress
   const int exceptions = std::uncaught_exceptions();
@@ -210,7 +212,13 @@ class NcclCommunicator final : public RequestCommunicator {
     wait(bootstrap_->broadcast(id.data(), words, DType::i32, 0));
     membership_.group = library().connect(id, size(), rank());
     membership_.session->add(*membership_.group);
-    settle();
+    try {
+      find_each_other();
+    } catch (const CollectiveError&) {
+      membership_.session->abort();
+      leave();
+      throw;
+    }
   }
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
@@ -219,13 +227,13 @@ class NcclCommunicator final : public RequestCommunicator {
     // While an exception unwinds, the other ranks do not come along.
     if (!session.aborted() && std::uncaught_exceptions() > session.exceptions) session.abort();
     try {
+      settle();  // throws for a group that has failed
       session.ask([&] { library().finalize(*membership_.group); });
       settle();
     } catch (const CollectiveError&) {
       session.abort();  // if it has not been
     }
-    session.remove(*membership_.group);
-    library().destroy(*membership_.group);
+    leave();
   }
 
   int size() const override { return membership_.size; }
@@ -259,6 +267,22 @@ class NcclCommunicator final : public RequestCommunicator {
   void settle() {
     while (!accepted()) std::this_thread::yield();
   }
+  void find_each_other() {
+    using Clock = std::chrono::steady_clock;
+    const double most = membership_.session->start_seconds;
+    const auto begin = Clock::now();
+    while (!accepted()) {
+      if (std::chrono::duration<double>(Clock::now() - begin).count() > most)
+        throw CollectiveError(fmt::format(
+            "rank {} of {}: the ranks of a group have not found each other in {} s; NCCL_DEBUG=INFO tells more", rank(),
+            size(), most));
+      std::this_thread::yield();
+    }
+  }
+  void leave() {
+    membership_.session->remove(*membership_.group);
+    library().destroy(*membership_.group);
+  }
 
   /// Nothing may be asked of the stream before NCCL has accepted the call: it may not have reached the stream yet.
   Pending put_on_stream(const Request& request) {
@@ -286,8 +310,9 @@ class NcclCommunicator final : public RequestCommunicator {
 
 void NcclWorld::abort() const { session->abort(); }
 
-NcclWorld nccl_world(std::unique_ptr<Communicator> bootstrap, std::shared_ptr<NcclLibrary> library) {
-  auto session = std::make_shared<NcclSession>(std::move(library));
+NcclWorld nccl_world(std::unique_ptr<Communicator> bootstrap, std::shared_ptr<NcclLibrary> library,
+                     double start_seconds) {
+  auto session = std::make_shared<NcclSession>(std::move(library), start_seconds);
   auto communicator = std::make_unique<NcclCommunicator>(session, std::move(bootstrap));
   return {session, std::move(communicator)};
 }

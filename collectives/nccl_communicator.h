@@ -22,7 +22,12 @@ struct NcclWorld {
   void abort() const;
 };
 
-/// Collective over `bootstrap`. Throws CollectiveError.
-NcclWorld nccl_world(std::unique_ptr<Communicator> bootstrap, std::shared_ptr<NcclLibrary> library);
+/// The ranks of thousands of GPUs find each other in a minute; before a group is there, no watchdog watches it.
+inline constexpr double kNcclStartSeconds = 300;
+
+/// Collective over `bootstrap`. Throws CollectiveError, also where a group's ranks have not found each other in
+/// `start_seconds`.
+NcclWorld nccl_world(std::unique_ptr<Communicator> bootstrap, std::shared_ptr<NcclLibrary> library,
+                     double start_seconds = kNcclStartSeconds);
 
 }  // namespace annulus

@@ -152,6 +152,7 @@ void CudaDevice::fill(std::byte* to, std::uint8_t value, std::int64_t bytes) {
 
 std::int64_t CudaDevice::workspace_bytes(const OpDefinition& definition, OpDefinition::Types inputs,
                                          OpDefinition::Types outputs) {
+  state_->select();  // cuDNN builds its graphs for the thread's GPU
   return visit_compute(definition, [&]<class Kind>(const Kind& op) -> std::int64_t {
     if constexpr (std::is_same_v<Kind, Matmul>) {
       return kProductWorkspaceBytes;

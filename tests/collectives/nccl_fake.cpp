@@ -64,7 +64,7 @@ struct NcclFabric::State {
   std::mt19937_64 engine;
   std::map<std::string, std::shared_ptr<SharedGroup>> groups;
   int ids = 0;
-  bool frozen = false;
+  bool frozen = false, failed = false;
 };
 
 namespace {
@@ -197,6 +197,7 @@ class FakeNccl final : public NcclLibrary {
     {
       const std::lock_guard lock(state_->mutex);
       if (*group.member->ended) throw InternalError("a question about a group at its end");
+      if (state_->failed) throw CollectiveError("a group: NCCL error 6: a remote rank is gone");
       if (!group.in_progress) return true;
       if (state_->frozen || group.questions-- > 0) return false;
       group.in_progress = false;
@@ -327,6 +328,10 @@ std::unique_ptr<NcclLibrary> NcclFabric::library(std::vector<std::string>* issue
 void NcclFabric::freeze() {
   const std::lock_guard lock(state_->mutex);
   state_->frozen = true;
+}
+void NcclFabric::fail() {
+  const std::lock_guard lock(state_->mutex);
+  state_->failed = true;
 }
 
 }  // namespace testing

@@ -24,6 +24,8 @@ class NcclFabric {
   std::unique_ptr<NcclLibrary> library(std::vector<std::string>* issued = nullptr, FakeStreams* streams = nullptr);
   /// Every call from then on stays in progress for ever, as when a rank has died.
   void freeze();
+  /// Every group has failed from then on.
+  void fail();
 
   struct State;
 

@@ -100,6 +100,47 @@ TEST_P(NcclRanks, AbortEndsWhatWouldNeverEnd) {
   }
 }
 
+template <class Action>
+std::string failure(const Action& action) {
+  try {
+    action();
+  } catch (const CollectiveError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST_P(NcclRanks, AFailureIsToldWithRankAndCall) {
+  const ThreadWorld threads(GetParam());
+  NcclFabric fabric(seed_);
+  run_ranks(GetParam(), [&](Communicator& outer) {
+    const std::string who = "rank " + std::to_string(outer.rank()) + " of " + std::to_string(GetParam());
+    const std::string why = "NCCL error 6: a remote rank is gone";
+    NcclWorld world = nccl_world(threads.communicator(outer.rank()), fabric.library());
+    float meeting = 0;
+    wait(outer.all_reduce(&meeting, &meeting, 1, DType::f32, Reduction::sum));
+    fabric.fail();
+    std::vector<float> data(8);
+    const std::string of_call =
+        failure([&] { wait(world.communicator->all_reduce(data.data(), data.data(), 8, DType::f32, Reduction::sum)); });
+    EXPECT_EQ(of_call, "all_reduce(count=8, f32, sum) on " + who + ": a group: " + why);
+    EXPECT_EQ(failure([&] { world.communicator->check_health(); }), who + ": a group: " + why);
+  });
+}
+
+TEST_P(NcclRanks, AGroupThatCannotStartIsAnErrorAndNoHang) {
+  for (const bool fails : {false, true}) {
+    const ThreadWorld threads(GetParam());
+    NcclFabric fabric(seed_);
+    fails ? fabric.fail() : fabric.freeze();
+    run_ranks(GetParam(), [&](Communicator& outer) {
+      const std::string why = failure([&] { nccl_world(threads.communicator(outer.rank()), fabric.library(), 0.05); });
+      EXPECT_NE(why.find(fails ? "a remote rank is gone" : "have not found each other in 0.05 s"), std::string::npos)
+          << why;
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(, NcclRanks, ::testing::Values(1, 2, 3, 5));
 
 }  // namespace
