@@ -7,7 +7,8 @@
 #     --cpu    a rehearsal of every stage on CPUs, with tiny shapes and the program in build/
 #     --redo   stages that are done, too
 #     --seconds N   ends in time, on a machine that ends commands after N seconds: call it until nothing is left
-# GPU_SUITE_PYTHON: a python3 with PyTorch; ANNULUS_ORACLE_PYTHON: one with transformers and safetensors, too. Default: python3.
+# `pack` needs what `launch/setup.sh --oracle` installs. GPU_SUITE_PYTHON: a python3 with PyTorch; ANNULUS_ORACLE_PYTHON: where
+# nothing was packed one with transformers and safetensors, too. Default: python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 carried=$PWD/.gpu-suite
@@ -23,6 +24,9 @@ pack() {
   (cd "$carried/debs" && xargs apt-get download -q <"$carried/packages")
   python3 -m pip download -q --no-deps --only-binary :all: --dest "$carried/wheels" \
     "$(sed -n 's/^set(ANNULUS_CUDNN_FRONTEND \(.*\))$/\1/p' cmake/cudnn.cmake)"
+  local oracle  # 20 steps of PyTorch, whose transformers that machine may lack
+  oracle=$(tests/oracle.sh)
+  "$oracle" tests/pytorch/record_training.py "$carried/training"
   du -sh "$carried"
 }
 
@@ -49,7 +53,7 @@ use_carried() {
 
 case ${1:-} in
   pack) pack; exit ;;
-  -h | --help) sed -n 2,11p "$0"; exit ;;
+  -h | --help) sed -n 2,12p "$0"; exit ;;
 esac
 [ ! -d "$carried/debs" ] || use_carried
 source launch/mpi_environment.sh

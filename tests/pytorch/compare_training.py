@@ -1,20 +1,21 @@
 """Trains the same random GPT-2 on the same tokens in PyTorch and in Annulus, on one rank and on meshes, and compares
 the loss of every step and the weights at the end. Prints a table of deviations; exit code 0 or 1.
 
-usage: compare_training.py ANNULUS [--seed N] [--keep FOLDER] [--set PATH=VALUE]... [--most-ranks N]
-The python3 of tests/oracle.sh has what it needs.
+usage: compare_training.py ANNULUS [--seed N] [--keep FOLDER] [--set PATH=VALUE]... [--most-ranks N] [--recorded FOLDER]
+PyTorch's part is record_training.py's, for which the python3 of tests/oracle.sh has what it needs; with --recorded it was
+done before, elsewhere, and any python3 will do.
 """
 
+import array
 import json
-import random
+import math
+import pathlib
+import struct
+import subprocess
+import sys
 
-import safetensors.torch
-import torch
-
-import oracle
 import program
 
-STEPS = 20
 LOSS_TOLERANCE = 2e-5    # relative, at every step
 WEIGHT_TOLERANCE = 1e-4  # of a tensor, in norm
 
@@ -39,6 +40,21 @@ MESHES = [
 ]
 
 
+def tensors_in(path):
+    """{name: numbers} of a safetensors file of f32."""
+    raw = path.read_bytes()
+    begin = 8 + struct.unpack("<Q", raw[:8])[0]
+    entries = json.loads(raw[8:begin])
+    entries.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in entries.items():
+        if entry["dtype"] != "F32":
+            raise ValueError(f"{path}: {name} is {entry['dtype']}, not F32")
+        first, last = entry["data_offsets"]
+        tensors[name] = array.array("f", raw[begin + first:begin + last])
+    return tensors
+
+
 def weight_deviations(expected, found):
     """{tensor: norm of the difference / norm}. Key biases are left out: their gradient is rounding noise, which Adam
     turns into steps."""
@@ -46,9 +62,9 @@ def weight_deviations(expected, found):
     for name, ours in found.items():
         theirs = expected[name]
         if name.endswith("attn.c_attn.bias"):
-            width = theirs.shape[0] // 3
-            ours, theirs = (torch.cat([t[:width], t[2 * width:]]) for t in (ours, theirs))
-        deviations[name] = ((ours - theirs).norm() / theirs.norm()).item()
+            width = len(theirs) // 3
+            ours, theirs = (t[:width] + t[2 * width:] for t in (ours, theirs))
+        deviations[name] = math.dist(ours, theirs) / math.hypot(*theirs)
     return deviations
 
 
@@ -56,7 +72,7 @@ def compare(name, folder, history, expected, arguments):
     """Prints a row of the table; whether the run stays within the tolerances."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "gradient_norm" in line]
-    found = safetensors.torch.load_file(next(folder.glob(f"**/weights-{STEPS}/model.safetensors")))
+    found = tensors_in(next(folder.glob(f"**/weights-{len(history)}/model.safetensors")))
     if len(steps) != len(history) or found.keys() != expected.keys():
         print(f"{name:44} {len(steps)} steps of {len(history)}, {len(found)} tensors of {len(expected)}: FAILED")
         return False
@@ -70,34 +86,24 @@ def compare(name, folder, history, expected, arguments):
 
 
 def run(annulus, seed, folder, arguments):
-    draw = random.Random(seed)
-    config = program.draw_config(draw, STEPS)
-    batch = config["batch"]
-    ids = [draw.randrange(config["model"]["vocabulary"])
-           for _ in range(STEPS * batch["global_sequences"] * batch["sequence_length"] + 1)]
-    model = oracle.random_model(config["model"], seed)
-    oracle.save(model, folder / "initial", draw.choice(["", oracle.PREFIX]))
-    oracle.write_tokens(folder / "tokens.bin", ids)
-    config["data"]["file"] = str(folder / "tokens.bin")
-    config["training"]["initial_weights"] = str(folder / "initial")
-    oracle.write_json(folder / "config.json", config)
-    print(f"model {config['model']}\noptimizer {config['optimizer']}")
-    history = oracle.train(model, oracle.batches(ids, batch["sequence_length"], batch["global_sequences"]),
-                           config["optimizer"], STEPS)
-    expected = oracle.tensors_of(model)
-    print(f"PyTorch {torch.__version__}: loss {history[0][0]:.6f} ... {history[-1][0]:.6f}, gradient norms "
-          f"{min(h[1] for h in history):.3f} to {max(h[1] for h in history):.3f}\n")
+    recorded = arguments.recorded.resolve() if arguments.recorded else folder / "pytorch"
+    if not arguments.recorded:
+        record = pathlib.Path(__file__).with_name("record_training.py")
+        subprocess.run([sys.executable, record, recorded, "--seed", str(seed)], check=True)
+    history = json.loads((recorded / "history.json").read_text(encoding="utf-8"))
+    expected = tensors_in(recorded / "trained.safetensors")
+    sources = [f"data.file={recorded / 'tokens.bin'}", f"training.initial_weights={recorded / 'initial'}"]
     print(f"{'largest deviation, relative':44} {'loss':>9} {'norm':>9} {'weights':>9}  {'of them'}")
     good = True
     for index, (name, ranks, settings) in enumerate(MESHES):
         if ranks > arguments.most_ranks:
             continue
         output = folder / f"run-{index}"
-        overrides = [f"--set={setting}" for setting in [*settings, *arguments.set, f"output.folder={output}"]]
+        overrides = [f"--set={setting}" for setting in [*settings, *sources, *arguments.set, f"output.folder={output}"]]
         profile = next(folder.glob("run-*/profile.json"), None)
         if profile:
             overrides.append(f"--set=log.profile={profile}")
-        program.mpirun(ranks, [annulus, "train", folder / "config.json", *overrides])
+        program.mpirun(ranks, [annulus, "train", recorded / "config.json", *overrides])
         good = compare(name, output, history, expected, arguments) and good
     print(f"tolerance: loss {arguments.loss_tolerance:.0e} at every step, weights {arguments.weight_tolerance:.0e} in norm, per tensor")
     return good
@@ -105,6 +111,7 @@ def run(annulus, seed, folder, arguments):
 
 def options(parser):
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="a setting of every run")
+    parser.add_argument("--recorded", type=pathlib.Path, metavar="FOLDER", help="of record_training.py")
     parser.add_argument("--most-ranks", type=int, default=8, help="leave meshes of more ranks out")
     parser.add_argument("--loss-tolerance", type=float, default=LOSS_TOLERANCE)
     parser.add_argument("--weight-tolerance", type=float, default=WEIGHT_TOLERANCE)
