@@ -190,7 +190,7 @@ ConfigSection device_section() {
   device.field("products", &C::products, kAny,
                {"",
                 "GPUs: which algorithm computes each product, as an earlier run wrote it (its folder's "
-                "`products.json`). Empty: the fastest, measured at the start."});
+                "`products.json`). What it lacks, and all where it is empty: the fastest, measured at the start."});
   return device.section();
 }
 
