@@ -127,12 +127,14 @@ struct KernelTable {
 /// Operands of a case in several places, which calls use in turn: else they would stay in a nearer cache than in a
 /// step.
 class BoundCase {
+  static constexpr std::int64_t kWorkingSet = std::int64_t{64} << 20;
+
  public:
   explicit BoundCase(const OpCase& op) : op_(op), outputs_(op.outputs()) {
     std::int64_t bytes = 0;
     for (const ValueType& type : op_.inputs) bytes += aligned(type.bytes());
     for (const ValueType& type : outputs_) bytes += aligned(type.bytes());
-    const std::int64_t places = std::max<std::int64_t>(1, op_.working_set / bytes);
+    const std::int64_t places = std::max<std::int64_t>(1, kWorkingSet / bytes);
     workspace_bytes_ = aligned(device_.workspace_bytes(*op_.definition, op_.inputs, outputs_));
     free_ = device_.allocate(workspace_bytes_ + places * bytes);
     workspace_ = take(workspace_bytes_);

@@ -2,12 +2,14 @@
 """Predicted against measured, of whole training steps: for every kind of operation and of collective that takes a share of the
 step, and for the step itself, from the ledgers that `build/annulus train` leaves. Prints tables in Markdown; a cell is
 `predicted / measured` milliseconds of a step and their ratio (measured over predicted), in bold where it is off by more than
-1.25 (a step: 1.1).
+1.25 (a step: 1.1). Then the meshes in the order of their steps, which all have the same global batch: a prediction is there
+to choose among them.
 
     benchmarks/predictions.py [--program build/annulus] [--steps 7] [--only REGEX] [--profile FILE]
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import re
@@ -17,11 +19,16 @@ import tempfile
 
 import step_time
 
+CASES = {
+    **step_time.CASES,
+    "the demo's model, B=4 S=256": ({"layers": 7, "hidden": 320, "heads": 8, "vocabulary": 4096}, 4, 256),
+}
 MESHES = {
     "1 rank": step_time.MESHES["1 rank"],
     "TP=2": step_time.MESHES["TP=2"],
     "TP=2 + SP": step_time.MESHES["TP=2 + SP"],
     "DP=2": step_time.MESHES["DP=2"],
+    "DP=2, optimizer not sharded": step_time.MESHES["DP=2, optimizer not sharded"],
     **{f"CP=2 {layout}": (2, ["parallel.cp=2", f"parallel.layout={layout}"]) for layout in ("contiguous", "striped", "zigzag")},
 }
 SHOWN = 0.01  # of a step
@@ -51,6 +58,21 @@ def rows_of(folder, metrics):
     yield "exposed", exposed / step, cell(ledger["predicted_exposed_seconds"], exposed, float("inf"))
 
 
+def print_ranking(steps):
+    """`steps`: by mesh, seconds predicted and measured."""
+    predicted_place = {name: place for place, name in enumerate(sorted(steps, key=lambda name: steps[name][0]), 1)}
+    print("\n| place | mesh | measured ms | predicted ms | predicted place |\n|---|---|---|---|---|")
+    order = sorted(steps, key=lambda name: steps[name][1])
+    for place, name in enumerate(order, 1):
+        predicted, measured = steps[name]
+        print(f"| {place} | {name} | {1e3 * measured:.1f} | {1e3 * predicted:.1f} | {predicted_place[name]} |")
+    pairs = list(itertools.combinations(order, 2))
+    right = sum(steps[one][0] <= steps[other][0] for one, other in pairs)
+    chosen = min(steps, key=lambda name: steps[name][0])
+    print(f"\n{right} of {len(pairs)} pairs are in the order predicted; who takes the first by prediction ({chosen}) takes "
+          f"{100 * (steps[chosen][1] / steps[order[0]][1] - 1):.1f} % longer than the best.")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=pathlib.Path, default=step_time.SOURCE / "build" / "annulus")
@@ -59,10 +81,10 @@ def main():
     parser.add_argument("--profile", type=pathlib.Path, help="a profile to predict with; else each run measures its own")
     arguments = parser.parse_args()
     print(f"{step_time.provenance()} Command: `{shlex.join(['benchmarks/predictions.py', *sys.argv[1:]])}`.")
-    for number, (case_name, case) in enumerate(step_time.CASES.items()):
+    for number, (case_name, case) in enumerate(CASES.items()):
         meshes = {name: mesh for name, mesh in MESHES.items()
                   if re.search(arguments.only, f"{case_name} | {name}") and not ("parallel.dp=2" in mesh[1] and case[1] < 2)}
-        table, shares = {}, {}
+        table, shares, steps = {}, {}, {}
         for name, (ranks, settings) in meshes.items():
             if arguments.profile:
                 settings = [*settings, f"log.profile={arguments.profile.resolve()}"]
@@ -72,6 +94,7 @@ def main():
                 for row, share, text in rows_of(folder / str(number), metrics):
                     table.setdefault(row, {})[name] = text
                     shares[row] = max(share, shares.get(row, 0))
+                steps[name] = (step_time.median(metrics, "predicted_step_seconds"), step_time.median(metrics, "step_seconds"))
         if not table:
             continue
         print(f"\n{case_name}, predicted / measured ms:\n")
@@ -79,6 +102,8 @@ def main():
         for row in sorted(table, key=lambda row: -shares[row]):
             if shares[row] >= SHOWN:
                 print(f"| {row} | " + " | ".join(table[row].get(name, "") for name in meshes) + " |")
+        if len(steps) > 1:
+            print_ranking(steps)
         sys.stdout.flush()
 
 

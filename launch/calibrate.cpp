@@ -62,6 +62,7 @@ RunConfig config_of(const Options& options) {
 /// A number and the prefix of its unit, as in `1.2 M`.
 std::string scaled(double value, double base = 1000) {
   static constexpr const char* kPrefixes[] = {"", "k", "M", "G", "T"};
+  if (value < 0.95) return fmt::format("{:.0f} m", 1000 * value);
   std::size_t prefix = 0;
   while (value >= base && prefix + 1 < std::size(kPrefixes)) {
     value /= base;
@@ -93,7 +94,10 @@ void print(const HardwareProfile& profile) {
   for (const auto& [dtype, curve] : profile.attention_backward)
     print_rates(fmt::format("attention gradient {}", name_of(dtype)), curve, " keys", "FLOP");
   for (const auto& [kind, curve] : profile.kernels) print_rates(kind, curve, "B", "B");
-  for (const auto& [kind, curve] : profile.state_kernels) print_rates(kind + ", of states", curve, "B", "B");
+  print_rates("touched so many B ago", profile.after_bytes, "B", "B");
+  print_rates("touched so many s ago", profile.after_seconds, "s", "B");
+  for (const auto& [kind, seconds] : profile.far_seconds_per_byte)
+    fmt::print("{:<22}  {:.0f} us/MB longer\n", "far, " + kind, seconds * 1e12);
   for (const auto& [key, curve] : profile.collectives) {
     std::string cells;
     for (const auto& [bytes, seconds] : curve.points())

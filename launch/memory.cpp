@@ -56,11 +56,15 @@ MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& 
   return need;
 }
 
-MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device) {
+MemoryPlan memory_plan_of(const Program& program, Device& device) {
   const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
     return device.workspace_bytes(definition, inputs, outputs);
   };
-  return memory_need_of(program, parameters, plan_memory(program, make_schedule(program), workspace));
+  return plan_memory(program, make_schedule(program), workspace);
+}
+
+MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device) {
+  return memory_need_of(program, parameters, memory_plan_of(program, device));
 }
 
 std::string memory_problem(const GpuRoom& room, const std::string& table) {

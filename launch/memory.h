@@ -19,6 +19,7 @@ struct MemoryNeed {
 };
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, const MemoryPlan& plan);
 /// On a device that is here.
+MemoryPlan memory_plan_of(const Program& program, Device& device);
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device);
 
 /// What the context of a GPU, NCCL and kernels' modules take at least, beside arenas; a profile may know of more.

@@ -119,13 +119,13 @@ void print_collectives(const Program& program) {
   }
 }
 
-void print_prediction(const RunConfig& config, const Program& program, const Symbols& symbols) {
+void print_prediction(const RunConfig& config, const Program& program, const MemoryPlan& plan, const Symbols& symbols) {
   if (config.log.profile.empty()) {
     fmt::print("no time is predicted: log.profile names no hardware profile (annulus calibrate)\n");
     return;
   }
   const HardwareProfile profile = load_hardware_profile(config.log.profile);
-  const StepPrediction step = predict_step(program, make_schedule(program), profile);
+  const StepPrediction step = predict_step(program, make_schedule(program), plan, profile);
   const double mfu = utilisation(model_flops(symbols, AttentionCount::causal), step.step_seconds, symbols.ranks(),
                                  profile.peak_flops_per_second);
   fmt::print(
@@ -160,7 +160,7 @@ int run_plan(Arguments arguments) {
   print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);
-  print_prediction(config, step.program, symbols);
+  print_prediction(config, step.program, plan, symbols);
   return 0;
 }
 

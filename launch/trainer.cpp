@@ -98,10 +98,11 @@ void Trainer::measure_profile() {
 TrainStep Trainer::plan() {
   TrainStep step = record_train_step(mesh_, options_);
   check_same_collectives(process_, step.program);
-  MemoryNeed need = memory_need_of(step.program, step.parameters, device_->device());
+  const MemoryPlan memory = memory_plan_of(step.program, device_->device());
+  MemoryNeed need = memory_need_of(step.program, step.parameters, memory);
   const std::int64_t training_bytes = need.arena_bytes;
   process_.agree([&] {
-    prediction_ = predict_step(step.program, make_schedule(step.program), profile_);
+    prediction_ = predict_step(step.program, make_schedule(step.program), memory, profile_);
     expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, training_bytes);
   });
   std::optional<EvaluateStep> evaluate;

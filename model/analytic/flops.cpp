@@ -61,7 +61,8 @@ std::vector<ProductItem> product_items(const Symbols& s) {
   const std::int64_t layer_backward = layer_calls * (s.recompute == Recompute::full ? 3 : 2);
   const auto item = [&](const char* name, std::int64_t in, std::int64_t out, std::int64_t forward,
                         std::int64_t backward) {
-    return ProductItem{name, 2 * s.b() * in * out, std::max({s.b() * in, s.b() * out, in * out}), forward, backward};
+    return ProductItem{name,    2 * s.b() * in * out, std::max({s.b() * in, s.b() * out, in * out}), in * out, forward,
+                       backward};
   };
   const std::int64_t heads = s.local_heads() * s.H;
   return {

@@ -34,6 +34,7 @@ struct ProductItem {
   std::string name;
   std::int64_t flops = 0;          ///< 2 m n k of one call
   std::int64_t largest = 0;        ///< elements of the largest of its matrices, m k, k n and m n
+  std::int64_t weights = 0;        ///< elements of the weights, or of their gradient
   std::int64_t forward_calls = 0;  ///< in a step
   std::int64_t backward_calls = 0;
 };

@@ -44,9 +44,10 @@ std::vector<Pass> passes(const Symbols& s) {
   } else {
     list.push_back({"bias, dropout, residual", "add", "add", s.norms * layers, (3 * s.p + delta) * stream,
                     (2 * s.p + delta) * stream});
-    list.push_back(
-        {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden});
   }
+  // A product that applies it takes as long for it: its arithmetic outweighs the memory.
+  list.push_back(
+      {"activation", "gelu", "gelu_grad", layers, (gated ? 3 : 2) * s.p * hidden, (gated ? 5 : 3) * s.p * hidden});
   if (s.attention == AttentionStorage::materialised) {
     const std::int64_t scores = s.B * s.local_heads() * s.n() * s.S;
     const std::int64_t dropout = delta > 0 ? 2 * s.p + delta : 0;
@@ -114,12 +115,14 @@ class Predictor {
     const double replays = real(pairs.forward / pairs.backward - 1);
     double forward = 0, backward = 0, exposed_forward = 0, exposed_kv = 0, exposed_gradient = 0;
     const double kv = hop_seconds(s_.p), gradient = hop_seconds(s_.p_travelling);
+    const std::int64_t kept = 2 * s_.p * s_.b() * (s_.local_heads() + s_.local_kv_heads()) * s_.H;  // q, k, v, out
     for (std::int64_t step = 0; step < s_.R; ++step) {
       const std::int64_t met = slowest_pairs(s_, step);
       const double keys = real(met) / real(s_.B * s_.local_heads() * s_.n());
       const double f = profile_.attention_forward_seconds(dtype_, real(attention_forward_flops(s_, met)), keys) +
                        profile_.op_overhead_seconds;
       const double g = profile_.attention_backward_seconds(dtype_, real(attention_backward_flops(s_, met)), keys) +
+                       (step == 0 ? profile_.far_seconds("attention_step_grad", real(kept)) : 0) +
                        profile_.op_overhead_seconds;
       forward += f;
       backward += g;
@@ -154,7 +157,7 @@ class Predictor {
   void add_passes() {
     for (const Pass& pass : passes(s_)) {
       const auto seconds = [&](const char* kind, std::int64_t bytes) {
-        const double call = profile_.pass_seconds(kind, real(bytes), real(bytes * pass.calls));
+        const double call = profile_.pass_seconds(kind, real(bytes));
         return real(pass.calls) * (call + profile_.op_overhead_seconds);
       };
       time_.compute.push_back({pass.name, seconds(pass.forward_kind, pass.forward_bytes),
@@ -167,8 +170,8 @@ class Predictor {
   void add_optimizer() {
     const std::int64_t elements = optimizer_elements_on_rank(s_), once = s_.p_gradient + s_.p_optimizer + s_.p_master;
     const std::int64_t twice = s_.p_optimizer + s_.p_master + (s_.p_master > 0 ? 0 : s_.p);
-    time_.optimizer_seconds =
-        profile_.pass_seconds("adamw", real(elements * (once + s_.p + twice)), real(elements * (once + s_.p)));
+    time_.optimizer_seconds = profile_.pass_seconds("adamw", real(elements * (once + s_.p + twice))) +
+                              profile_.far_seconds("adamw", real(elements * (once + s_.p)));
   }
 
   void add(const CommunicationItem& item) {
@@ -218,7 +221,8 @@ class Predictor {
   }
 
   double product_seconds(const ProductItem& item) const {
-    return profile_.product_seconds(dtype_, real(item.flops), real(item.largest * s_.p));
+    return profile_.product_seconds(dtype_, real(item.flops), real(item.largest * s_.p)) +
+           profile_.far_seconds("matmul", real(item.weights * s_.p));
   }
 
   double last_backward_seconds() const {

@@ -44,8 +44,9 @@ struct StepTime {
 /// Overlap as in section 4: the collectives of products in the forward pass and those of outgoing gradients are
 /// exposed; Megatron's f hides behind the weight gradient and a repeated gather behind the data gradient of the same
 /// product; a ring's hop hides behind the block that the slowest rank computes meanwhile; the reduction of gradients,
-/// per layer, behind the backward pass of the last micro-batch. Throws ConfigError where the profile lacks what is
-/// asked.
+/// per layer, behind the backward pass of the last micro-batch. Weights, their gradients and states, and what attention
+/// keeps for its gradient, have left the caches when they are touched again; all else is still there. Throws
+/// ConfigError where the profile lacks what is asked.
 StepTime step_time(const Symbols& symbols, const HardwareProfile& profile, DType dtype);
 
 }  // namespace annulus

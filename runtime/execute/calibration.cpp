@@ -14,7 +14,6 @@ struct Effort {
   double op_budget = 0, transfer_budget = 0;  ///< seconds of each point
   double largest_product = 0;                 ///< FLOPs
   std::vector<std::int64_t> pass_bytes;
-  std::vector<std::int64_t> state_bytes;
   std::vector<std::int64_t> message_bytes;
   std::vector<DType> dtypes;
   std::int64_t pool_bytes = 0;
@@ -28,15 +27,13 @@ Effort effort_of(CalibrationMode mode) {
             .transfer_budget = 0.02,
             .largest_product = 2e9,
             .pass_bytes = {64 * kKiB, kMiB, 8 * kMiB},
-            .state_bytes = {32 * kMiB, 128 * kMiB, 384 * kMiB},
             .message_bytes = {8, 4 * kKiB, 64 * kKiB, 512 * kKiB, kMiB, 2 * kMiB, 4 * kMiB, 32 * kMiB},
             .dtypes = {DType::f32},
-            .pool_bytes = 400 * kMiB};
+            .pool_bytes = 528 * kMiB};
   return {.op_budget = 0.04,
           .transfer_budget = 0.06,
           .largest_product = 1e11,
           .pass_bytes = {16 * kKiB, 64 * kKiB, 256 * kKiB, kMiB, 4 * kMiB, 16 * kMiB},
-          .state_bytes = {16 * kMiB, 64 * kMiB, 128 * kMiB, 256 * kMiB, 512 * kMiB},
           .message_bytes = {8, 512, 4 * kKiB, 32 * kKiB, 128 * kKiB, 512 * kKiB, kMiB, 2 * kMiB, 4 * kMiB, 8 * kMiB,
                             64 * kMiB},
           .dtypes = {DType::f32, DType::f64},
@@ -106,13 +103,13 @@ class Calibration {
   static constexpr int kRounds = 2;
 
   void measure() {
-    profile_.op_overhead_seconds = op_seconds(smallest_case(), effort_.op_budget);
+    profile_.op_overhead_seconds = op_seconds(smallest_case(), From::near, effort_.op_budget);
     for (DType dtype : effort_.dtypes) {
       measure_products(dtype);
       measure_attention(dtype);
     }
     measure_passes();
-    measure_states();
+    measure_memory();
     for (int color : group_colors())
       with_group(color, [this](const CalibrationBench::Group& group) { measure_group(group); });
   }
@@ -133,7 +130,10 @@ class Calibration {
     known_[next_] = std::min(known_[next_], seconds);
     return known_[next_++];
   }
-  double op_seconds(const OpCase& which, double budget) { return least(bench_.op_seconds(which, budget / kRounds)); }
+  using From = CalibrationBench::From;
+  double op_seconds(const OpCase& which, From from, double budget) {
+    return least(bench_.op_seconds(which, from, budget / kRounds));
+  }
 
   /// Work per second, without what starting the op costs.
   double rate(double work, double seconds) const {
@@ -144,12 +144,11 @@ class Calibration {
   struct LinearTime {
     double flops = 0, bytes = 0, seconds = 0;
   };
-  LinearTime linear_time(DType dtype, const LinearSizes& sizes, std::int64_t working_set) {
+  LinearTime linear_time(DType dtype, const LinearSizes& sizes) {
     LinearTime time;
-    for (OpCase& product : linear_cases(dtype, sizes.rows, sizes.in, sizes.out)) {
-      product.working_set = working_set;
+    for (const OpCase& product : linear_cases(dtype, sizes.rows, sizes.in, sizes.out)) {
       const Work work = product.work();
-      const double one = op_seconds(product, effort_.op_budget);
+      const double one = op_seconds(product, From::near, effort_.op_budget);
       time.flops += work.flops;
       time.bytes += static_cast<double>(
           std::max({product.inputs[0].bytes(), product.inputs[1].bytes(), product.outputs().front().bytes()}));
@@ -163,8 +162,7 @@ class Calibration {
   void measure_products(DType dtype) {
     std::vector<LinearTime> times;
     for (const LinearSizes& sizes : kLinears)
-      if (sizes.flops() <= effort_.largest_product)
-        times.push_back(linear_time(dtype, sizes, working_set::kActivations));
+      if (sizes.flops() <= effort_.largest_product) times.push_back(linear_time(dtype, sizes));
     if (dtype == DType::f32) measure_product_bandwidth(times);
     RateCurve::Points points;
     for (std::size_t i = 0; i < times.size(); ++i) {
@@ -179,7 +177,7 @@ class Calibration {
   void measure_product_bandwidth(const std::vector<LinearTime>& times) {
     double bytes = 0, seconds = 0;
     for (const auto& [sizes, as_much_work] : kFewRows) {
-      const LinearTime few = linear_time(DType::f32, sizes, working_set::kWeights);
+      const LinearTime few = linear_time(DType::f32, sizes);
       bytes += few.bytes - times[as_much_work].bytes;
       seconds += few.seconds - times[as_much_work].seconds;
     }
@@ -191,8 +189,8 @@ class Calibration {
     for (const AttentionSizes& sizes : kAttentions) {
       const AttentionCases cases = attention_cases(dtype, sizes.sequences, sizes.length, sizes.heads);
       const auto add = [&](const OpCase& which, RateCurve::Points& points) {
-        points.push_back(
-            {keys_per_query(*which.definition), rate(which.work().flops, op_seconds(which, effort_.op_budget))});
+        points.push_back({keys_per_query(*which.definition),
+                          rate(which.work().flops, op_seconds(which, From::near, effort_.op_budget))});
       };
       add(cases.forward, forward);
       add(cases.backward, backward);
@@ -213,22 +211,46 @@ class Calibration {
         const double moved = moved_by(which);
         RateCurve::Points& known = points[std::string(which.definition->name())];
         if (!known.empty() && moved <= known.back().first) continue;  // a table has a least size
-        known.push_back({moved, rate(moved, op_seconds(which, effort_.op_budget / 2))});
+        known.push_back({moved, rate(moved, op_seconds(which, From::near, effort_.op_budget / 2))});
       }
     }
     profile_.memory = RateCurve(points.at("add"), "memory");
     for (auto& [kind, curve] : points) profile_.kernels[kind] = RateCurve(std::move(curve), kind);
   }
 
-  /// How far apart two touches of a state are decides from which memory it comes, not how much an op takes of it.
-  void measure_states() {
-    constexpr std::int64_t kOpBytes = 4 * kMiB;
-    std::map<std::string, RateCurve::Points> points;
-    for (std::int64_t bytes : effort_.state_bytes)
-      for (const OpCase& which : state_cases(DType::f32, kOpBytes, bytes))
-        points[std::string(which.definition->name())].push_back(
-            {static_cast<double>(bytes), rate(moved_by(which), op_seconds(which, effort_.op_budget / 2))});
-    for (auto& [kind, curve] : points) profile_.state_kernels[kind] = RateCurve(std::move(curve), kind);
+  /// What ops of one kind take longer when their operands have left the caches.
+  void measure_far(const std::vector<OpCase>& cases) {
+    double seconds = 0, bytes = 0;
+    for (const OpCase& which : cases) {
+      const double budget = effort_.op_budget / 2;
+      const double near = op_seconds(which, From::near, budget), far = op_seconds(which, From::far, budget);
+      seconds += far - near;
+      bytes += static_cast<double>(which.footprint());
+    }
+    profile_.far_seconds_per_byte[std::string(cases.front().definition->name())] = std::max(0.0, seconds / bytes);
+  }
+
+  void measure_memory() {
+    for (const OpCase& which : pass_cases(DType::f32, kMiB)) measure_far({which});
+    std::vector<OpCase> products;
+    for (const FewRows& few : kFewRows)
+      for (OpCase& product : linear_cases(DType::f32, few.sizes.rows, few.sizes.in, few.sizes.out))
+        products.push_back(std::move(product));
+    measure_far(products);
+    const AttentionCases attention = attention_cases(DType::f32, 2, 64, 12);
+    measure_far({attention.forward});
+    measure_far({attention.backward});
+
+    const OpCase pass = pass_cases(DType::f32, kMiB).front();
+    const auto rate_after = [&](std::int64_t bytes, double seconds) {
+      return rate(moved_by(pass), least(bench_.seconds_after(pass, bytes, seconds)));
+    };
+    RateCurve::Points after_bytes, after_seconds;
+    for (std::int64_t bytes : {16 * kMiB, 64 * kMiB, 160 * kMiB, 384 * kMiB})
+      after_bytes.push_back({static_cast<double>(bytes), rate_after(bytes, 0)});
+    for (double seconds : {0.01, 0.05, 0.2}) after_seconds.push_back({seconds, rate_after(0, seconds)});
+    profile_.after_bytes = RateCurve(std::move(after_bytes), "after_bytes");
+    profile_.after_seconds = RateCurve(std::move(after_seconds), "after_seconds");
   }
 
   /// Over all ranks. Groups of neighbours may lie on more or fewer hosts, but all ranks must measure alike, and have

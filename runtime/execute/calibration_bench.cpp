@@ -12,20 +12,21 @@ namespace {
 
 constexpr std::int64_t kAlignment = 64;
 constexpr std::int64_t kIds = std::int64_t{1} << 20;
-constexpr std::int64_t kLongestActivation = std::int64_t{4} << 20;
+constexpr std::int64_t kNear = std::int64_t{16} << 20;
+constexpr std::int64_t kActivations = std::int64_t{64} << 20, kLongestActivation = std::int64_t{4} << 20;
 constexpr int kFewestCalls = 5, kMostCalls = 200;
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-/// Lower quartile: calls that other programs have disturbed are left out, lucky ones are not taken for the rule.
+/// Median, which is what a ledger tells of steps.
 double typical(std::vector<double> values) {
-  const auto place = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 4);
+  const auto place = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), place, values.end());
   return *place;
 }
 
-/// Mean of the middle half: a transfer beside compute begins at once or at the scheduler's next tick, now this, now
-/// that, and a step has many of them.
+/// Mean of the middle half: some have left a cache, others not; a transfer beside compute begins at once or at the
+/// scheduler's next tick, now this, now that, and a step has many of them.
 double middle(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const auto quarter = static_cast<std::ptrdiff_t>(values.size() / 4);
@@ -61,11 +62,13 @@ struct CalibrationBench::Bound {
   const OpCase& which;
   std::vector<ValueType> output_types;
   std::int64_t float_bytes = 0;  ///< of one place for all operands
-  std::int64_t places = 1;
-  std::vector<std::int64_t> input_offsets, output_offsets;
+  From from = From::near;
+  std::int64_t places = 1;  ///< where the operands are near
+  std::vector<std::int64_t> far_places = {};
+  std::vector<std::int64_t> input_offsets = {}, output_offsets = {};
   std::int64_t workspace_bytes = 0;
   std::int64_t next = 0;
-  WorkCounters counters;
+  WorkCounters counters = {};
 };
 
 CalibrationBench::CalibrationBench(Device& device, Communicator& world, Progress progress,
@@ -95,8 +98,8 @@ void CalibrationBench::fill(std::int64_t begin, std::int64_t end) {
     device_.copy_to_device(floats_ + at, pattern_.data(), std::min(chunk, end - at));
 }
 
-CalibrationBench::Bound CalibrationBench::bind(const OpCase& which) {
-  Bound bound{which, which.outputs(), 0, 1, {}, {}, 0, 0, {}};
+CalibrationBench::Bound CalibrationBench::bind(const OpCase& which, From from) {
+  Bound bound{.which = which, .output_types = which.outputs(), .from = from};
   const auto take = [&](const ValueType& type) {
     if (type.dtype == DType::i32) return std::int64_t{0};
     const std::int64_t at = bound.float_bytes;
@@ -111,20 +114,33 @@ CalibrationBench::Bound CalibrationBench::bind(const OpCase& which) {
   for (std::size_t i = 0; i < bound.output_offsets.size(); ++i)
     if (bound.output_offsets[i] < 0) bound.output_offsets[i] = take(bound.output_types[i]);
   bound.workspace_bytes = aligned(device_.workspace_bytes(*which.definition, which.inputs, bound.output_types));
-  const std::int64_t room = pool_bytes_ - bound.workspace_bytes;
-  if (bound.float_bytes > room)
+  bound.float_bytes = std::max(bound.float_bytes, kAlignment);
+  if (bound.workspace_bytes + kNear + bound.float_bytes > pool_bytes_)
     throw InternalError("calibration: the operands of " + std::string(which.definition->name()) + " do not fit");
-  // Operands wander through the working set, or they would stay in a nearer cache than they do in a step.
-  bound.places = std::max<std::int64_t>(1, std::min(room, which.working_set) / std::max(bound.float_bytes, kAlignment));
-  // What earlier cases have left there may be denormal, which is slow.
-  fill(bound.workspace_bytes, bound.workspace_bytes + bound.places * bound.float_bytes);
+  bound.places = std::max<std::int64_t>(1, kNear / bound.float_bytes);
   return bound;
+}
+
+/// Operands wander, or they would stay in a nearer cache than they do in a step.
+std::int64_t CalibrationBench::next_place(Bound& bound) {
+  if (bound.from == From::near) return bound.workspace_bytes + bound.next++ % bound.places * bound.float_bytes;
+  const std::int64_t first = bound.workspace_bytes + kNear;
+  if (far_ < first || far_ + bound.float_bytes > pool_bytes_) far_ = first;
+  bound.far_places.push_back(far_);
+  far_ += bound.float_bytes;
+  return bound.far_places.back();
+}
+
+/// What a case leaves behind may be denormal, which is slow.
+void CalibrationBench::restore(const Bound& bound) {
+  fill(0, bound.workspace_bytes + (bound.from == From::near ? bound.places * bound.float_bytes : 0));
+  for (std::int64_t place : bound.far_places) fill(place, place + bound.float_bytes);
 }
 
 double CalibrationBench::compute_seconds(Bound& bound, int calls) {
   double seconds = 0;
   for (int call = 0; call < calls; ++call) {
-    std::byte* place = floats_ + bound.workspace_bytes + (bound.next++ % bound.places) * bound.float_bytes;
+    std::byte* const place = floats_ + next_place(bound);
     std::vector<Tensor> inputs, outputs;
     for (std::size_t i = 0; i < bound.which.inputs.size(); ++i) {
       const ValueType& type = bound.which.inputs[i];
@@ -144,8 +160,8 @@ double CalibrationBench::mean_over_ranks(double value) {
   return value / world_.size();
 }
 
-double CalibrationBench::op_seconds(const OpCase& which, double budget) {
-  Bound bound = bind(which);
+double CalibrationBench::op_seconds(const OpCase& which, From from, double budget) {
+  Bound bound = bind(which, from);
   compute_seconds(bound, 1);  // prepares the kernel, touches the memory
   mean_over_ranks(0);         // all begin together
   std::vector<double> seconds;
@@ -153,7 +169,24 @@ double CalibrationBench::op_seconds(const OpCase& which, double budget) {
   while (static_cast<int>(seconds.size()) < kFewestCalls ||
          (static_cast<int>(seconds.size()) < kMostCalls && now_seconds() - begin < budget))
     seconds.push_back(compute_seconds(bound, 1));
+  restore(bound);
   return mean_over_ranks(typical(std::move(seconds)));
+}
+
+double CalibrationBench::seconds_after(const OpCase& which, std::int64_t bytes, double seconds) {
+  Bound bound = bind(which, From::near);
+  const auto places = static_cast<int>(bound.places);
+  compute_seconds(bound, places);
+  mean_over_ranks(0);
+  Bound others = bind(which, From::far);  // not filled: that may go past the caches
+  for (std::int64_t touched = 0; touched < bytes; touched += others.float_bytes) compute_seconds(others, 1);
+  for (const double begin = now_seconds(); now_seconds() - begin < seconds;) {
+  }
+  std::vector<double> calls;
+  for (int call = 0; call < places; ++call) calls.push_back(compute_seconds(bound, 1));
+  restore(bound);
+  restore(others);
+  return mean_over_ranks(middle(std::move(calls)));
 }
 
 void CalibrationBench::prepare_transfer(Communicator& group, const TransferCase& which, std::int64_t payload_bytes) {
@@ -163,7 +196,7 @@ void CalibrationBench::prepare_transfer(Communicator& group, const TransferCase&
   // Transfers wander, as operands of compute do, through a half of the pool that no compute beside them uses: short
   // ones as far as activations do, long ones, which are gradients, through all of it.
   const std::int64_t area =
-      payload_bytes <= kLongestActivation ? std::min(working_set::kActivations, pool_bytes_ / 2) : pool_bytes_ / 2;
+      payload_bytes <= kLongestActivation ? std::min(kActivations, pool_bytes_ / 2) : pool_bytes_ / 2;
   const std::int64_t places = area / (2 * room);
   std::byte* const receive = floats_ + pool_bytes_ / 2 + next_transfer_++ % places * 2 * room;
   std::byte* send = which.operands == Operands::in_place ? receive : receive + room;
@@ -213,7 +246,7 @@ OverlapCost CalibrationBench::overlap(const Group& group, const TransferCase& tr
   constexpr int kRounds = 9;
   const bool is_long = payload_bytes > kLongestActivation;
   const double transfer_alone = transfer_seconds(group, transfer, payload_bytes, 0.02);
-  Bound bound = bind(compute);
+  Bound bound = bind(compute, From::near);
   if (bound.workspace_bytes + bound.places * bound.float_bytes > pool_bytes_ / 2)
     throw InternalError("calibration: the compute beside a transfer does not fit");
   compute_seconds(bound, 1);
@@ -236,6 +269,7 @@ OverlapCost CalibrationBench::overlap(const Group& group, const TransferCase& tr
     begun.push_back(ticket_.begun);
     ended.push_back(ticket_.ended);
   }
+  restore(bound);
   const double beside = middle(durations(group.host, begun, ended));
   return {transfer_alone, std::max(mean_over_ranks(beside), transfer_alone),
           std::max(mean_over_ranks(middle(std::move(lost))), 0.0)};

@@ -14,11 +14,6 @@ OpCase made(std::vector<ValueType> inputs, Arguments&&... arguments) {
   return {std::make_shared<Kind>(std::forward<Arguments>(arguments)...), std::move(inputs)};
 }
 
-OpCase with(std::int64_t working_set, OpCase which) {
-  which.working_set = working_set;
-  return which;
-}
-
 ValueType matrix_of(DType dtype, std::int64_t elements) {
   return {dtype, {std::max<std::int64_t>(1, elements / kColumns), kColumns}};
 }
@@ -53,11 +48,13 @@ void add_vocabulary_passes(DType dtype, std::int64_t elements, std::vector<OpCas
   const auto rows = [](const ValueType& x, DType type) { return ValueType{type, {x.shape[0]}}; };
   const ValueType one = logits(1), two = logits(2);
   const ValueType row = rows(one, dtype), id = rows(one, DType::i32);
-  for (OpCase loss :
-       {made<RowMax>({one}, shard), made<RowSumExp>({one, row}, shard), made<RowTarget>({one, id}, shard),
-        made<RowSoftmax>({one, id}, shard), made<Nll>({one, row, row, row, id, row}, shard),
-        made<NllGrad>({two, rows(two, dtype), rows(two, dtype), rows(two, DType::i32), rows(two, dtype)}, shard)})
-    cases.push_back(with(working_set::kLogits, std::move(loss)));
+  cases.push_back(made<RowMax>({one}, shard));
+  cases.push_back(made<RowSumExp>({one, row}, shard));
+  cases.push_back(made<RowTarget>({one, id}, shard));
+  cases.push_back(made<RowSoftmax>({one, id}, shard));
+  cases.push_back(made<Nll>({one, row, row, row, id, row}, shard));
+  cases.push_back(
+      made<NllGrad>({two, rows(two, dtype), rows(two, dtype), rows(two, DType::i32), rows(two, dtype)}, shard));
 
   const std::int64_t features = std::max<std::int64_t>(16, std::min(kColumns, elements / 2 / kCaseVocabulary));
   const ValueType table{dtype, {kCaseVocabulary, features}};
@@ -66,7 +63,24 @@ void add_vocabulary_passes(DType dtype, std::int64_t elements, std::vector<OpCas
   cases.push_back(made<EmbedGrad>({{DType::i32, {tokens}}, table, {dtype, {tokens, features}}}, 0));
 }
 
+/// Passes over what lasts from step to step.
+void add_state_passes(DType dtype, std::int64_t elements, std::vector<OpCase>& cases) {
+  const ValueType sums{DType::f64, {4}}, one = matrix_of(dtype, elements), part = matrix_of(dtype, elements / 7);
+  cases.push_back(made<Zero>({one}));
+  cases.push_back(made<SumSquares>({one}));
+  cases.push_back(made<AdamW>({part, part, part, part, sums, sums}, AdamW::Options{}));
+}
+
 }  // namespace
+
+std::int64_t OpCase::footprint() const {
+  const std::vector<ValueType> results = outputs();
+  std::int64_t bytes = 0;
+  for (const auto* types : {&inputs, &results})
+    for (const ValueType& type : *types) bytes += type.dtype == DType::i32 ? 0 : type.bytes();
+  for (const Alias& alias : definition->aliases()) bytes -= results[static_cast<std::size_t>(alias.output)].bytes();
+  return bytes;
+}
 
 std::vector<OpCase> linear_cases(DType dtype, std::int64_t rows, std::int64_t in, std::int64_t out) {
   const ValueType x{dtype, {rows, in}}, w{dtype, {in, out}}, y{dtype, {rows, out}};
@@ -74,10 +88,10 @@ std::vector<OpCase> linear_cases(DType dtype, std::int64_t rows, std::int64_t in
           made<Matmul>({x, y}, Matmul::Form::tn)};
 }
 
-AttentionCases attention_cases(DType dtype, std::int64_t sequences, std::int64_t length, std::int64_t heads) {
-  constexpr std::int64_t kHeadDim = 64;
-  const std::int64_t rows = sequences * length, features = heads * kHeadDim;
-  const Attention composite({kHeadDim, sequences}, {}, {}, 0);
+AttentionCases attention_cases(DType dtype, std::int64_t sequences, std::int64_t length, std::int64_t heads,
+                               std::int64_t head_dim) {
+  const std::int64_t rows = sequences * length, features = heads * head_dim;
+  const Attention composite({head_dim, sequences}, {}, {}, 0);
   AttentionBlock block;
   block.query_end = block.key_end = static_cast<std::int32_t>(length);
   block.causal = true;
@@ -92,14 +106,8 @@ std::vector<OpCase> pass_cases(DType dtype, std::int64_t bytes) {
   std::vector<OpCase> cases;
   add_matrix_passes(dtype, bytes / size_of(dtype), cases);
   add_vocabulary_passes(dtype, bytes / size_of(dtype), cases);
+  add_state_passes(dtype, bytes / size_of(dtype), cases);
   return cases;
-}
-
-std::vector<OpCase> state_cases(DType dtype, std::int64_t bytes, std::int64_t working_set) {
-  const std::int64_t elements = bytes / size_of(dtype);
-  const ValueType sums{DType::f64, {4}}, one = matrix_of(dtype, elements), part = matrix_of(dtype, elements / 7);
-  return {with(working_set, made<Zero>({one})), with(working_set, made<SumSquares>({one})),
-          with(working_set, made<AdamW>({part, part, part, part, sums, sums}, AdamW::Options{}))};
 }
 
 OpCase smallest_case() { return made<Zero>({{DType::f32, {1}}}); }

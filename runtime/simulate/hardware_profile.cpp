@@ -111,12 +111,30 @@ double HardwareProfile::attention_backward_seconds(DType dtype, double flops, do
   return scaled_seconds(attention_backward, dtype, flops, keys_per_query, "attention_backward");
 }
 
-double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes, double footprint) const {
-  const std::string kind(op_kind);
-  if (const auto found = state_kernels.find(kind); found != state_kernels.end() && bytes > 0)
-    return bytes / found->second.rate(footprint);
-  const auto found = kernels.find(kind);
+double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes) const {
+  const auto found = kernels.find(std::string(op_kind));
   return (found != kernels.end() ? found->second : memory).seconds(bytes);
+}
+
+double HardwareProfile::far_share(double bytes_since, double seconds_since) const {
+  double near = 0, far = 0, now = 0;  // seconds of a byte: at best, at worst, and of this memory
+  const auto meet = [&](const RateCurve& curve, double since) {
+    if (curve.empty()) return;
+    now = std::max(now, 1 / curve.rate(since));
+    for (const auto& point : curve.points()) {
+      near = near == 0 ? 1 / point.second : std::min(near, 1 / point.second);
+      far = std::max(far, 1 / point.second);
+    }
+  };
+  meet(after_bytes, bytes_since);
+  meet(after_seconds, seconds_since);
+  return far > near ? (now - near) / (far - near) : 0;
+}
+
+double HardwareProfile::far_seconds(std::string_view op_kind, double far_bytes) const {
+  auto found = far_seconds_per_byte.find(std::string(op_kind));
+  if (found == far_seconds_per_byte.end()) found = far_seconds_per_byte.find("add");
+  return found != far_seconds_per_byte.end() ? far_bytes * found->second : 0;
 }
 
 OverlapCost HardwareProfile::overlap_cost(double alone_seconds) const {

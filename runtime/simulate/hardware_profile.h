@@ -80,7 +80,7 @@ struct OverlapCost {
 
 /// What predictions know of a machine: measured by `annulus calibrate`, or written by hand for one that is not here.
 struct HardwareProfile {
-  static constexpr int kVersion = 3;
+  static constexpr int kVersion = 4;
 
   std::string name;
   std::string host;                  ///< where it was measured
@@ -95,8 +95,13 @@ struct HardwareProfile {
   std::map<DType, RateCurve> attention_forward, attention_backward;
   RateCurve memory;                          ///< bytes read and written -> bytes/s, of a streaming pass
   std::map<std::string, RateCurve> kernels;  ///< the same by op kind, where arithmetic outweighs the memory
-  /// By op kind that passes once a step over what lasts: bytes of memory that all its calls touch -> bytes/s.
-  std::map<std::string, RateCurve> state_kernels;
+  // All of these find their operands in a cache that the ops before have left them in. Caches lose what was touched
+  // long ago to what is touched since: by this rank, or, where hosts are shared, by others.
+  /// Bytes touched since, and seconds gone by, -> bytes/s of a pass over the same memory. Empty: caches keep all.
+  RateCurve after_bytes, after_seconds;
+  /// By op kind: seconds longer that a byte of an operand takes which has left the caches; where a kind is missing,
+  /// what `add` takes.
+  std::map<std::string, double> far_seconds_per_byte;
   double op_overhead_seconds = 0;    ///< of starting any op
   std::vector<OverlapCost> overlap;  ///< by ascending alone_seconds; empty: neither costs the other anything
   /// What NCCL and the modules of kernels take of a GPU's memory beside arenas; 0 where it is not known.
@@ -108,8 +113,12 @@ struct HardwareProfile {
   double product_seconds(DType dtype, double flops, double largest_matrix_bytes) const;
   double attention_forward_seconds(DType dtype, double flops, double keys_per_query) const;
   double attention_backward_seconds(DType dtype, double flops, double keys_per_query) const;
-  /// A pass over memory by an op of this kind, whose calls together touch `footprint` bytes in a step.
-  double pass_seconds(std::string_view op_kind, double bytes, double footprint) const;
+  /// A pass over memory by an op of this kind.
+  double pass_seconds(std::string_view op_kind, double bytes) const;
+  /// How far memory has left the caches that was last touched so long ago, and so many bytes: 0 to 1.
+  double far_share(double bytes_since, double seconds_since) const;
+  /// What an op takes longer whose operands have left the caches by so many bytes.
+  double far_seconds(std::string_view op_kind, double far_bytes) const;
   /// Of a transfer that takes so long alone. Linear between the points, as a transfer's own seconds are; what delays
   /// the shortest that was measured delays shorter ones, and the longest stands for longer ones by its ratios.
   OverlapCost overlap_cost(double alone_seconds) const;

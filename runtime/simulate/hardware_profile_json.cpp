@@ -30,7 +30,9 @@ constexpr std::array kFields = {"version",
                                 "attention_backward",
                                 "memory",
                                 "kernels",
-                                "state_kernels",
+                                "after_bytes",
+                                "after_seconds",
+                                "far_seconds_per_byte",
                                 "op_overhead_seconds",
                                 "overlap",
                                 "device_reserve_bytes",
@@ -71,6 +73,20 @@ class Reader {
       return value->get<double>();
     problem(field, fmt::format("is {}; use a number from {} to {}", value->dump(), least, most));
     return least;
+  }
+
+  /// An object of numbers by name.
+  std::map<std::string, double> numbers(const char* field, double least, double most) const {
+    std::map<std::string, double> found;
+    const Json* value = find(field);
+    if (value == nullptr) return found;
+    if (!value->is_object()) {
+      problem(field, "must be an object of numbers");
+      return found;
+    }
+    const Reader fields(*value, fmt::format("{}{}.", where_, field), problems_);
+    for (const auto& entry : value->items()) found[entry.key()] = fields.number(entry.key().c_str(), least, most);
+    return found;
   }
 
   template <class Curve>
@@ -225,7 +241,9 @@ std::string to_json(const HardwareProfile& profile) {
   json["attention_backward"] = json_of(profile.attention_backward);
   json["memory"] = profile.memory.points();
   json["kernels"] = json_of(profile.kernels);
-  json["state_kernels"] = json_of(profile.state_kernels);
+  json["after_bytes"] = profile.after_bytes.points();
+  json["after_seconds"] = profile.after_seconds.points();
+  json["far_seconds_per_byte"] = profile.far_seconds_per_byte;
   json["op_overhead_seconds"] = profile.op_overhead_seconds;
   json["overlap"] = Json::array();
   for (const OverlapCost& cost : profile.overlap)
@@ -278,7 +296,9 @@ HardwareProfile parse_hardware_profile(const std::string& text, const std::strin
   profile.attention_backward = reader.curves_by_dtype("attention_backward");
   profile.memory = reader.curve<RateCurve>("memory");
   profile.kernels = reader.curves("kernels");
-  profile.state_kernels = reader.curves("state_kernels");
+  profile.after_bytes = reader.curve<RateCurve>("after_bytes");
+  profile.after_seconds = reader.curve<RateCurve>("after_seconds");
+  profile.far_seconds_per_byte = reader.numbers("far_seconds_per_byte", 0, 1);
   profile.op_overhead_seconds = reader.number("op_overhead_seconds", 0, 1);
   read_overlap(reader, source, profile, problems);
   if (json.contains("device_reserve_bytes"))

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <deque>
-#include <map>
 #include <set>
 
 #include "runtime/ops/op_table.h"
 #include "runtime/simulate/collective_cost.h"
+#include "runtime/simulate/reuse.h"
 
 namespace annulus {
 namespace {
@@ -22,31 +22,32 @@ struct Operation {
   }
 };
 
-/// Bytes that the calls of each kind touch in a step, each for itself.
-std::map<OpKind, double> footprints(const Program& program) {
-  std::map<OpKind, double> bytes;
-  for (int i = 0; i < program.op_count(); ++i) {
-    const Op& op = program.op(i);
-    const Operation types(program, op);
-    bytes[op.definition->kind()] += program.segments()[static_cast<std::size_t>(op.segment)].repeat *
-                                    static_cast<double>(footprint_bytes(*op.definition, types.inputs, types.outputs));
-  }
-  return bytes;
-}
-
 double largest_matrix_bytes(const Program& program, const Op& product) {
   return static_cast<double>(std::max({program.type(product.inputs[0]).bytes(), program.type(product.inputs[1]).bytes(),
                                        program.type(product.outputs[0]).bytes()}));
 }
 
-double compute_seconds(const Program& program, const Op& op, const Work& work, const HardwareProfile& profile,
-                       double footprint) {
-  if (op.definition->is_view()) return 0;
+/// Of what a product does to its result: as long as the pass that it stands for, whose arithmetic outweighs the memory.
+double finish_seconds(const Program& program, const Op& product, const HardwareProfile& profile) {
+  const double bytes = static_cast<double>(program.type(product.outputs[0]).bytes());
+  switch (dynamic_cast<const Matmul&>(*product.definition).finish()) {
+    case Matmul::Finish::none:
+      return 0;
+    case Matmul::Finish::gelu_slope:
+      return profile.pass_seconds(name_of(OpKind::gelu_grad), 3 * bytes);
+    default:
+      return profile.pass_seconds(name_of(OpKind::gelu), 2 * bytes);
+  }
+}
+
+/// Of an op that finds its operands where the ops before have left them.
+double near_seconds(const Program& program, const Op& op, const Work& work, const HardwareProfile& profile) {
   const DType dtype = program.type(op.inputs.front()).dtype;
   switch (op.definition->kind()) {
     case OpKind::matmul:
       return profile.op_overhead_seconds +
-             profile.product_seconds(dtype, work.flops, largest_matrix_bytes(program, op));
+             profile.product_seconds(dtype, work.flops, largest_matrix_bytes(program, op)) +
+             finish_seconds(program, op, profile);
     case OpKind::attention_step:
       return profile.op_overhead_seconds +
              profile.attention_forward_seconds(dtype, work.flops, keys_per_query(*op.definition));
@@ -54,7 +55,7 @@ double compute_seconds(const Program& program, const Op& op, const Work& work, c
       return profile.op_overhead_seconds +
              profile.attention_backward_seconds(dtype, work.flops, keys_per_query(*op.definition));
     default:
-      return profile.op_overhead_seconds + profile.pass_seconds(op.definition->name(), bytes_of(work), footprint);
+      return profile.op_overhead_seconds + profile.pass_seconds(op.definition->name(), bytes_of(work));
   }
 }
 
@@ -91,14 +92,6 @@ int hosts_of(const MeshAxes& mesh, AxisSet axes, int ranks_per_host) {
   return static_cast<int>(hosts.size());
 }
 
-std::int64_t footprint_bytes(const OpDefinition& op, OpDefinition::Types inputs, OpDefinition::Types outputs) {
-  std::int64_t bytes = 0;
-  for (const ValueType& type : inputs) bytes += type.bytes();
-  for (const ValueType& type : outputs) bytes += type.bytes();
-  for (const Alias& alias : op.aliases()) bytes -= outputs[static_cast<std::size_t>(alias.output)].bytes();
-  return bytes;
-}
-
 OpCost cost_of(const Program& program, const Op& op) {
   const auto [inputs, outputs] = Operation(program, op);
   OpCost cost;
@@ -120,11 +113,13 @@ namespace {
 /// The walk: a clock of the compute lane, and what is under way in each lane of collectives.
 class Walk {
  public:
-  Walk(const Program& program, const Schedule& schedule, const HardwareProfile& profile)
+  Walk(const Program& program, const Schedule& schedule, const MemoryPlan& plan, const HardwareProfile& profile,
+       Reuse& reuse)
       : program_(program),
         schedule_(schedule),
+        plan_(plan),
         profile_(profile),
-        footprints_(footprints(program)),
+        reuse_(reuse),
         lanes_(static_cast<std::size_t>(schedule.lane_count())),
         complete_(static_cast<std::size_t>(program.op_count())) {
     prediction_.ops.resize(static_cast<std::size_t>(program.op_count()));
@@ -143,6 +138,7 @@ class Walk {
       prediction_.step_seconds += (now_ - segment_begin) * repeat_;
       segment_begin = now_;
     }
+    reuse_.end_step(now_);
     return std::move(prediction_);
   }
 
@@ -167,16 +163,42 @@ class Walk {
       if (lane.queue.size() == 1) begin_first(lane, now_);
       return;
     }
+    if (op.definition->is_view()) return;
     OpPrediction& own = prediction_of(index);
-    own.alone_seconds = compute_seconds(program_, op, cost.work, profile_, footprints_.at(op.definition->kind()));
+    own.alone_seconds =
+        near_seconds(program_, op, cost.work, profile_) + profile_.far_seconds(op.definition->name(), far_bytes(op));
     own.begin = now_;
     const double slowed = pass(own.alone_seconds, Beside::compute);
     now_ += slowed;
     own.end = now_;
     own.seconds = own.end - own.begin;
+    touch(op, now_);
     prediction_.exposed_seconds += slowed * repeat_;
     prediction_.compute_seconds += own.alone_seconds * repeat_;
     prediction_.flops += cost.work.flops * repeat_;
+  }
+
+  /// Calls `each` with offset and bytes of what the op reads and writes of the arena, each piece once.
+  template <class Each>
+  void operands(const Op& op, const Each& each) const {
+    std::vector<ValueId> values = op.inputs;
+    values.insert(values.end(), op.outputs.begin(), op.outputs.end());
+    std::vector<std::int64_t> seen;
+    for (ValueId id : values) {
+      const std::int64_t offset = plan_.offsets[static_cast<std::size_t>(id)];
+      if (offset < 0 || std::find(seen.begin(), seen.end(), offset) != seen.end()) continue;
+      seen.push_back(offset);
+      each(offset, program_.type(id).bytes());
+    }
+  }
+
+  double far_bytes(const Op& op) const {
+    double far = 0;
+    operands(op, [&](std::int64_t at, std::int64_t bytes) { far += reuse_.far_bytes(at, bytes, now_, profile_); });
+    return far;
+  }
+  void touch(const Op& op, double when) {
+    operands(op, [&](std::int64_t at, std::int64_t bytes) { reuse_.touch(at, bytes, when); });
   }
 
   void begin_first(Lane& lane, double when) {
@@ -212,6 +234,7 @@ class Walk {
     done.end = when;
     done.seconds = done.end - done.begin;
     prediction_.communication_seconds += done.seconds * repeat_;
+    touch(program_.op(index), when);
     complete_[static_cast<std::size_t>(index)] = true;
     lane.queue.pop_front();
     if (!lane.queue.empty()) begin_first(lane, when);
@@ -231,8 +254,9 @@ class Walk {
 
   const Program& program_;
   const Schedule& schedule_;
+  const MemoryPlan& plan_;
   const HardwareProfile& profile_;
-  const std::map<OpKind, double> footprints_;
+  Reuse& reuse_;
   StepPrediction prediction_;
   std::vector<Lane> lanes_;
   std::vector<bool> complete_;
@@ -241,8 +265,11 @@ class Walk {
 
 }  // namespace
 
-StepPrediction predict_step(const Program& program, const Schedule& schedule, const HardwareProfile& profile) {
-  return Walk(program, schedule, profile).run();
+StepPrediction predict_step(const Program& program, const Schedule& schedule, const MemoryPlan& plan,
+                            const HardwareProfile& profile) {
+  Reuse reuse(plan.arena_bytes);
+  (void)Walk(program, schedule, plan, profile, reuse).run();  // leaves what the step before has left in the caches
+  return Walk(program, schedule, plan, profile, reuse).run();
 }
 
 }  // namespace annulus

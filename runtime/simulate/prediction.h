@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/program/memory_plan.h"
 #include "runtime/program/schedule.h"
 #include "runtime/simulate/hardware_profile.h"
 
@@ -17,9 +18,6 @@ struct OpCost {
   Operands operands = Operands::apart;  ///< of a collective
 };
 OpCost cost_of(const Program& program, const Op& op);
-
-/// Bytes of memory that an op touches: of its inputs, and of outputs that do not lie in them.
-std::int64_t footprint_bytes(const OpDefinition& op, OpDefinition::Types inputs, OpDefinition::Types outputs);
 
 /// Keys that a query of the blocks of an attention step, or of its gradient, meets on average.
 double keys_per_query(const OpDefinition& step);
@@ -36,7 +34,8 @@ struct OpPrediction {
 };
 
 /// A discrete-event walk of the program on a machine that a profile describes. Every other rank is taken to arrive when
-/// this one does, so what is predicted of a collective is its transfer, never another rank's lateness.
+/// this one does, so what is predicted of a collective is its transfer, never another rank's lateness. Operands come
+/// from where they would lie in a run of many steps (reuse.h).
 struct StepPrediction {
   std::vector<OpPrediction> ops;
   double step_seconds = 0;
@@ -45,6 +44,7 @@ struct StepPrediction {
   double exposed_seconds = 0;
   double flops = 0;  ///< of products and attention
 };
-StepPrediction predict_step(const Program& program, const Schedule& schedule, const HardwareProfile& profile);
+StepPrediction predict_step(const Program& program, const Schedule& schedule, const MemoryPlan& plan,
+                            const HardwareProfile& profile);
 
 }  // namespace annulus

@@ -27,11 +27,17 @@ TEST(Calibration, EveryRankGetsTheSameCompleteProfile) {
   EXPECT_NE(profile.name.find("first-run default"), std::string::npos);
   for (const auto& [size, rate] : profile.products.at(DType::f32).points())
     EXPECT_LE(rate, 2 * profile.peak_flops_per_second) << size;  // rates leave the start of the op out
-  for (const char* kind : {"add", "add_bias", "column_sum", "gelu", "gelu_grad", "layer_norm", "layer_norm_grad",
-                           "embed", "embed_grad", "dropout", "row_max", "row_sum_exp", "row_target", "row_softmax",
-                           "residual_norm", "nll", "nll_grad", "accumulate"})
+  for (const char* kind :
+       {"add",           "add_bias",   "column_sum", "gelu",       "gelu_grad",   "layer_norm", "layer_norm_grad",
+        "embed",         "embed_grad", "dropout",    "row_max",    "row_sum_exp", "row_target", "row_softmax",
+        "residual_norm", "nll",        "nll_grad",   "accumulate", "sum_squares", "zero",       "adamw"}) {
     EXPECT_TRUE(profile.kernels.contains(kind)) << kind;
-  for (const char* kind : {"sum_squares", "zero", "adamw"}) EXPECT_TRUE(profile.state_kernels.contains(kind)) << kind;
+    EXPECT_TRUE(profile.far_seconds_per_byte.contains(kind)) << kind;
+  }
+  for (const char* kind : {"matmul", "attention_step", "attention_step_grad"})
+    EXPECT_TRUE(profile.far_seconds_per_byte.contains(kind)) << kind;
+  EXPECT_FALSE(profile.after_bytes.empty());
+  EXPECT_FALSE(profile.after_seconds.empty());
   ASSERT_EQ(profile.overlap.size(), 3u);
   for (const OverlapCost& cost : profile.overlap) EXPECT_GE(cost.beside_seconds, cost.alone_seconds);
   for (CollectiveKind kind :
@@ -57,14 +63,14 @@ class DisturbedDevice final : public testing::OverCpuDevice {
 };
 
 TEST(Calibration, WhatDisturbsOneRoundIsLeftOut) {
-  constexpr int kCallsOfARound = 3 * 6;  // of each size 5, and one before
+  constexpr int kCallsOfARound = 5 * 6;  // of each size 5, and one before; of one size near and far, too
   HardwareProfile profile;
   run_ranks(1, [&](Communicator& world) {
     DisturbedDevice device(OpKind::adamw, kCallsOfARound);
     profile = calibrate(device, world, {.mode = CalibrationMode::quick, .progress = Progress::thread});
   });
   const double disturbed = 4e6 / std::chrono::duration<double>(DisturbedDevice::kDelay).count();  // bytes a call
-  for (const auto& [size, rate] : profile.state_kernels.at("adamw").points()) EXPECT_GT(rate, 2 * disturbed) << size;
+  for (const auto& [size, rate] : profile.kernels.at("adamw").points()) EXPECT_GT(rate, 2 * disturbed) << size;
 }
 
 }  // namespace

@@ -29,7 +29,9 @@ HardwareProfile example() {
   profile.kernels["gelu"] = RateCurve({{1e6, 1e10}});
   profile.op_overhead_seconds = 2e-6;
   profile.product_bandwidth = 4e10;
-  profile.state_kernels["adamw"] = RateCurve({{1e6, 1e11}, {1e9, 3e10}});
+  profile.after_bytes = RateCurve({{1e6, 1e11}, {1e9, 3e10}});
+  profile.after_seconds = RateCurve({{1e-3, 1e11}});
+  profile.far_seconds_per_byte = {{"add", 1e-11}, {"adamw", 2e-11}, {"gelu", 0}};
   profile.overlap = {{1e-4, 5e-4, 2e-5}, {1e-2, 3e-2, 8e-3}};
   profile.collectives[{CollectiveKind::all_reduce, 2}] = TransferCurve({{8, 1e-6}, {1024, 2e-6}, {1 << 20, 1e-4}});
   profile.collectives[{CollectiveKind::shift, 2}] = TransferCurve({{8, 1e-6}, {1 << 20, 5e-5}});
@@ -49,11 +51,13 @@ TEST(HardwareProfile, RatesInterpolateInLogarithms) {
   EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e7, 100), 1e7 / 2e11);
   EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e9, 10), 1e9 / 1e11);
   EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f64, 1e9, 10), 2 * 0.01);
-  EXPECT_DOUBLE_EQ(profile.pass_seconds("gelu", 1e6, 1e9), 1e-4);
-  EXPECT_DOUBLE_EQ(profile.pass_seconds("add", 1e8, 1e3), 1e8 / 3e10);
-  // What lasts: the rate hangs on what all calls touch, not on one call.
-  EXPECT_DOUBLE_EQ(profile.pass_seconds("adamw", 1e6, 1e9), 1e6 / 3e10);
-  EXPECT_DOUBLE_EQ(profile.pass_seconds("adamw", 1e6, 1e5), 1e6 / 1e11);
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("gelu", 1e6), 1e-4);
+  EXPECT_DOUBLE_EQ(profile.pass_seconds("add", 1e8), 1e8 / 3e10);
+  // Operands from memory: by kind, and a kind that was not measured takes what an addition takes.
+  EXPECT_DOUBLE_EQ(profile.far_seconds("adamw", 1e6), 2e-5);
+  EXPECT_DOUBLE_EQ(profile.far_seconds("gelu", 1e6), 0);
+  EXPECT_DOUBLE_EQ(profile.far_seconds("nll", 1e6), 1e-5);
+  EXPECT_DOUBLE_EQ(HardwareProfile().far_seconds("nll", 1e6), 0);
 }
 
 TEST(HardwareProfile, OverlapIsADelayAndARatio) {
@@ -176,15 +180,17 @@ TEST(HardwareProfile, BadInputIsNamed) {
   EXPECT_TRUE(problems_of(good).empty());
   EXPECT_EQ(problems_of("{").size(), 1u);
   EXPECT_EQ(problems_of("[]").at(0), "p.json is no hardware profile: its JSON is no object");
-  EXPECT_GE(problems_of("{\"version\": 3}").size(), 11u);  // all that is missing, at once
-  EXPECT_EQ(problems_of(replaced(good, "\"version\": 3", "\"version\": 7")).at(0),
-            "p.json: version 7 cannot be read, only 3; run annulus calibrate again");
+  EXPECT_GE(problems_of("{\"version\": 4}").size(), 13u);  // all that is missing, at once
+  EXPECT_EQ(problems_of(replaced(good, "\"version\": 4", "\"version\": 7")).at(0),
+            "p.json: version 7 cannot be read, only 4; run annulus calibrate again");
   EXPECT_EQ(problems_of(replaced(good, "\"host\"", "\"hots\"")),
             (std::vector<std::string>{"p.json: hots is no field of a profile", "p.json: host is missing"}));
   EXPECT_EQ(problems_of(replaced(good, "\"beside_seconds\": 0.0005", "\"beside_seconds\": 0.00005")).at(0),
             "p.json: overlap[0].beside_seconds is 5e-05; use a number from 0.0001 to 1000000");
   EXPECT_EQ(problems_of(replaced(good, "\"alone_seconds\": 0.01", "\"alone_seconds\": 0.0001")).size(), 1u)
       << "they ascend";
+  EXPECT_EQ(problems_of(replaced(good, "\"gelu\": 0", "\"gelu\": -1")).at(0),
+            "p.json: far_seconds_per_byte.gelu is -1.0; use a number from 0 to 1");
   EXPECT_EQ(problems_of(replaced(good, "\"f64\"", "\"f63\"")).at(0),
             "p.json: products has the unknown type 'f63'; use f32, f64, bf16, f16");
   EXPECT_EQ(problems_of(replaced(good, "\"shift\"", "\"shuffle\"")).size(), 1u);

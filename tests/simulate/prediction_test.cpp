@@ -40,7 +40,8 @@ Program program(int hidden, int repeat) {
 }
 
 StepPrediction predicted(const Program& program, const HardwareProfile& profile) {
-  return predict_step(program, make_schedule(program), profile);
+  const Schedule schedule = make_schedule(program);
+  return predict_step(program, schedule, plan_memory(program, schedule, [](auto&&...) { return 0; }), profile);
 }
 
 TEST(Prediction, AnUnhiddenTransferIsExposedWhole) {
@@ -77,6 +78,18 @@ TEST(Prediction, ComputeBesideTransfersTakesLonger) {
   EXPECT_NEAR(step.step_seconds, 3 * kProduct + 0.5 * kTransfer, 1e-9);
   EXPECT_NEAR(step.compute_seconds, 3 * kProduct, 1e-9);
   EXPECT_NEAR(step.exposed_seconds, 0.5 * kTransfer, 1e-9);
+}
+
+TEST(Prediction, WhatLeftTheCachesTakesLonger) {
+  // A step is far longer than caches keep anything, so that x, w and v come from memory, 256 bytes each. What op leaves
+  // to op has just been touched.
+  HardwareProfile profile = machine();
+  profile.after_seconds = RateCurve({{1e-3 * kProduct, 2e9}, {0.9 * kProduct, 1e9}});
+  profile.far_seconds_per_byte["matmul"] = 1e-3 * kProduct;
+  const StepPrediction near = predicted(program(0, 1), machine()), far = predicted(program(0, 1), profile);
+  EXPECT_NEAR(far.compute_seconds, near.compute_seconds + 1e-3 * kProduct * 3 * 256, 1e-9);
+  profile.after_seconds = {};
+  EXPECT_DOUBLE_EQ(predicted(program(0, 1), profile).compute_seconds, near.compute_seconds) << "caches keep all";
 }
 
 TEST(Prediction, HostsOfAGroup) {
