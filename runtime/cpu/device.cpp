@@ -61,11 +61,11 @@ std::byte* CpuDevice::allocate(std::int64_t bytes) {
 }
 
 void CpuDevice::copy_to_device(std::byte* to, const void* from, std::int64_t bytes) {
-  std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  if (bytes > 0) std::memcpy(to, from, static_cast<std::size_t>(bytes));  // of nothing an address may be null
 }
 
 void CpuDevice::copy_from_device(void* to, const std::byte* from, std::int64_t bytes) {
-  std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  if (bytes > 0) std::memcpy(to, from, static_cast<std::size_t>(bytes));
 }
 
 void CpuDevice::fill(std::byte* to, std::uint8_t value, std::int64_t bytes) {

@@ -109,14 +109,8 @@ void CudaDevice::use_products(const ProductTable& table, const std::vector<Produ
 }
 
 std::byte* CudaDevice::allocate(std::int64_t bytes) {
-  const CudaMemory room = this->memory();
-  void* memory = nullptr;
-  const cudaError_t code = bytes > room.free
-                               ? cudaErrorMemoryAllocation
-                               : cudaMalloc(&memory, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1)));
-  if (code == cudaErrorMemoryAllocation) throw DeviceError(too_little_memory(bytes, room.free, room.total));
-  check(code, fmt::format("{} bytes", bytes));
-  state_->regions.push_back(static_cast<std::byte*>(memory));
+  state_->select();
+  state_->regions.push_back(static_cast<std::byte*>(allocate_on_gpu(bytes)));
   state_->allocated_bytes += bytes;
   fill(state_->regions.back(), 0, bytes);
   return state_->regions.back();

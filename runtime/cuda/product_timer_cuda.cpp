@@ -1,9 +1,9 @@
 #include <cuda_runtime.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <random>
 
+#include "runtime/cuda/check.h"
 #include "runtime/cuda/product_timer.cuh"
 
 namespace annulus {
@@ -11,10 +11,6 @@ namespace {
 
 constexpr int kCalls = 7;
 constexpr std::int64_t kBlockBytes = std::int64_t{4} << 20;  // of random numbers, repeated
-
-void check(cudaError_t code, const std::string& what) {
-  if (code != cudaSuccess) throw DeviceError(fmt::format("timing products: {}: {}", what, cudaGetErrorString(code)));
-}
 
 cudaDeviceProp current_gpu() {
   int ordinal = 0;
@@ -43,7 +39,7 @@ ProductTimer::ProductTimer(cudaStream_t stream) : stream_(stream) {
   check(cudaEventCreate(&begin_), "an event");
   check(cudaEventCreate(&end_), "an event");
   swept_bytes_ = std::size_t(2) * static_cast<std::size_t>(current_gpu().l2CacheSize) + 1;
-  check(cudaMalloc(&swept_, swept_bytes_), "memory");
+  swept_ = allocate_on_gpu(static_cast<std::int64_t>(swept_bytes_));
 }
 
 ProductTimer::~ProductTimer() {
@@ -57,7 +53,7 @@ std::byte* ProductTimer::room(std::int64_t bytes) {
   if (bytes > bytes_) {
     check(cudaFree(memory_), "memory");
     memory_ = nullptr, bytes_ = 0, filled_with_ = DType::i32;
-    check(cudaMalloc(&memory_, static_cast<std::size_t>(bytes)), fmt::format("{} bytes", bytes));
+    memory_ = allocate_on_gpu(bytes);
     bytes_ = bytes;
   }
   return static_cast<std::byte*>(memory_);

@@ -99,7 +99,7 @@ void perform(const std::vector<std::shared_ptr<Part>>& parts) {
       throw CollectiveError("ranks call " + part->name + " and " + parts[0]->name + " at one place");
   }
   const auto give = [&](const void* from, void* to, std::int64_t n) {
-    if (from != to) std::memmove(to, from, static_cast<std::size_t>(n));
+    if (n > 0 && from != to) std::memmove(to, from, static_cast<std::size_t>(n));
   };
   std::vector<std::vector<std::byte>> results;  // made before any is written: some are in place
   for (std::int64_t rank = 0; rank < size; ++rank) {
