@@ -185,7 +185,7 @@ std::string CudaRankDevice::choose_products(const std::vector<const Program*>& p
 }
 
 void CudaRankDevice::check_memory(const MemoryNeed& need, std::int64_t device_reserve_bytes) {
-  const std::vector<std::int64_t> needs = process_.gather(need.arena_bytes);
+  const std::vector<std::int64_t> needs = process_.gather(need.device_bytes());
   const CudaMemory memory = device_->memory();
   GpuRoom room{.gpu = gpu(),
                .ranks = static_cast<int>(place_.ranks.size()),

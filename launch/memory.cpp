@@ -30,25 +30,26 @@ const char* category_of(Role role) {
   }
 }
 
+std::string table_line(const std::string& what, std::int64_t bytes, const char* remark = "") {
+  return fmt::format("  {:<28} {:>14.2f} MB{}\n", what, static_cast<double>(bytes) / kMega, remark);
+}
+
 std::string table_of(const Program& program, const MemoryPlan& plan) {
   std::map<std::string, std::int64_t> persistent;
   for (const Value& value : program.values()) {
     if (const char* category = category_of(value.role)) persistent[category] += value.type.bytes();
   }
-  const auto line = [](const std::string& what, std::int64_t bytes, const char* remark = "") {
-    return fmt::format("  {:<28} {:>14.2f} MB{}\n", what, static_cast<double>(bytes) / kMega, remark);
-  };
   std::string table;
-  for (const auto& [category, bytes] : persistent) table += line(category, bytes);
-  table += line("activations", plan.activation_bytes, " (largest at one time)");
-  table += line("workspace", plan.workspace_bytes);
+  for (const auto& [category, bytes] : persistent) table += table_line(category, bytes);
+  table += table_line("activations", plan.activation_bytes, " (largest at one time)");
+  table += table_line("workspace", plan.workspace_bytes);
   return table;
 }
 
 }  // namespace
 
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, const MemoryPlan& plan) {
-  MemoryNeed need{plan.arena_bytes, 0, table_of(program, plan)};
+  MemoryNeed need{.arena_bytes = plan.arena_bytes, .table = table_of(program, plan)};
   for (const Parameter& parameter : parameters) {
     const std::int64_t elements = std::max(parameter.shape.elements(), program.type(parameter.value).shape.elements());
     need.host_bytes = std::max(need.host_bytes, 2 * elements * static_cast<std::int64_t>(sizeof(double)));
@@ -65,6 +66,11 @@ MemoryPlan memory_plan_of(const Program& program, Device& device) {
 
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device) {
   return memory_need_of(program, parameters, memory_plan_of(program, device));
+}
+
+void add_evaluation(MemoryNeed& need, std::int64_t arena_bytes) {
+  need.evaluation_bytes = arena_bytes;
+  need.table += table_line("evaluation", arena_bytes, " (an arena of its own, from the start)");
 }
 
 std::string memory_problem(const GpuRoom& room, const std::string& table) {

@@ -13,14 +13,18 @@ namespace annulus {
 
 /// What programs take of a rank's memory.
 struct MemoryNeed {
-  std::int64_t arena_bytes = 0;  ///< of the device's
-  std::int64_t host_bytes = 0;   ///< beside that, of the host's: a whole parameter on its way from or to a file
-  std::string table;             ///< the arena by category, a line each
+  std::int64_t arena_bytes = 0;       ///< of the device's
+  std::int64_t evaluation_bytes = 0;  ///< and that of evaluation, which has weights of its own; 0 without it
+  std::int64_t host_bytes = 0;        ///< beside these, of the host's: a whole parameter on its way from or to a file
+  std::string table;                  ///< the arenas by category, a line each
+  std::int64_t device_bytes() const { return arena_bytes + evaluation_bytes; }
 };
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, const MemoryPlan& plan);
 /// On a device that is here.
 MemoryPlan memory_plan_of(const Program& program, Device& device);
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device);
+/// Adds what evaluation, which has an arena of its own, needs beside the step.
+void add_evaluation(MemoryNeed& need, std::int64_t arena_bytes);
 
 /// What the context of a GPU, NCCL and kernels' modules take at least, beside arenas; a profile may know of more.
 inline constexpr std::int64_t kLeastReserveBytes = std::int64_t{1} << 30;

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <regex>
+#include <utility>
 
 #include "launch/command.h"
+#include "launch/cores.h"
 #include "launch/memory.h"
 #include "launch/rank_setup.h"
 #include "model/analytic/flops.h"
@@ -45,34 +48,43 @@ Options parse(Arguments arguments) {
   return options;
 }
 
-void print_memory(const RunConfig& config, const Options& options, const MemoryNeed& need) {
-  fmt::print("memory of the rank: {:.2f} MB in one arena\n{}", static_cast<double>(need.arena_bytes) / kMega,
-             need.table);
-  fmt::print("beside the arena, on the host: {:.2f} MB while weights are read or written\n",
+void print_memory(const Options& options, const MemoryNeed& need, std::int64_t profile_reserve_bytes) {
+  fmt::print("memory of the rank: {:.2f} MB in {}\n{}", static_cast<double>(need.device_bytes()) / kMega,
+             need.evaluation_bytes > 0 ? "two arenas" : "one arena", need.table);
+  fmt::print("beside that, on the host: {:.2f} MB while weights are read or written\n",
              static_cast<double>(need.host_bytes) / kMega);
   if (options.device_memory.empty()) return;
-  const std::int64_t reserve = std::max(kLeastReserveBytes, device_reserve_bytes(config));
+  const std::int64_t reserve = std::max(kLeastReserveBytes, profile_reserve_bytes);
   const std::int64_t total = parse_bytes(options.device_memory, "--device-memory");
   const GpuRoom room{.gpu = "a GPU with " + options.device_memory,
-                     .need_bytes = need.arena_bytes,
+                     .need_bytes = need.device_bytes(),
                      .free_bytes = total,
                      .total_bytes = total,
                      .reserve_bytes = reserve};
   if (const std::string problem = memory_problem(room, need.table); !problem.empty()) throw ConfigError(problem);
   fmt::print(
-      "beside the arena, on the GPU: {:.2f} MB in reserve for its context, NCCL and kernels; of {} {:.2f} MB "
+      "beside that, on the GPU: {:.2f} MB in reserve for its context, NCCL and kernels; of {} {:.2f} MB "
       "remain\n",
       static_cast<double>(reserve) / kMega, options.device_memory,
-      static_cast<double>(total - reserve - need.arena_bytes) / kMega);
+      static_cast<double>(total - reserve - need.device_bytes()) / kMega);
 }
 
-/// Bytes of scratch as the device of the configuration wants them, which need not be here.
-WorkspaceQuery workspace_of(const RunConfig& config) {
-  if (config.device.kind == DeviceKind::cuda) return planned_workspace_bytes;
-  return [device = std::make_shared<CpuDevice>(1)](const OpDefinition& definition, OpDefinition::Types inputs,
-                                                   OpDefinition::Types outputs) {
-    return device->workspace_bytes(definition, inputs, outputs);
-  };
+/// Threads of the rank: given, or what a run of all ranks on this host would give it.
+int threads_of(const RunConfig& config, std::int64_t rank) {
+  if (config.device.threads > 0) return static_cast<int>(config.device.threads);
+  const std::vector<CpuSet> pools(static_cast<std::size_t>(config.ranks()), launch_cpus());
+  return share_of(pools, static_cast<std::size_t>(rank), quota_cores()).threads;
+}
+
+/// The device of the configuration, in words, which need not be here, and bytes of scratch as it wants them.
+std::pair<std::string, WorkspaceQuery> planned_device(const RunConfig& config, std::int64_t rank) {
+  if (config.device.kind == DeviceKind::cuda) return {"a GPU", planned_workspace_bytes};
+  const int threads = threads_of(config, rank);
+  return {fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"),
+          [device = std::make_shared<CpuDevice>(threads)](const OpDefinition& definition, OpDefinition::Types inputs,
+                                                          OpDefinition::Types outputs) {
+            return device->workspace_bytes(definition, inputs, outputs);
+          }};
 }
 
 /// Who holds the activations when there are most of them; layers are taken together.
@@ -119,12 +131,8 @@ void print_collectives(const Program& program) {
   }
 }
 
-void print_prediction(const RunConfig& config, const Program& program, const MemoryPlan& plan, const Symbols& symbols) {
-  if (config.log.profile.empty()) {
-    fmt::print("no time is predicted: log.profile names no hardware profile (annulus calibrate)\n");
-    return;
-  }
-  const HardwareProfile profile = load_hardware_profile(config.log.profile);
+void print_prediction(const HardwareProfile& profile, const Program& program, const MemoryPlan& plan,
+                      const Symbols& symbols) {
   const StepPrediction step = predict_step(program, make_schedule(program), plan, profile);
   const double mfu = utilisation(model_flops(symbols, AttentionCount::causal), step.step_seconds, symbols.ranks(),
                                  profile.peak_flops_per_second);
@@ -144,6 +152,8 @@ int run_plan(Arguments arguments) {
     throw ConfigError(
         fmt::format("--rank={} is out of range; the mesh has ranks 0 to {}", options.rank, config.ranks() - 1));
   }
+  std::optional<HardwareProfile> profile;
+  if (!config.log.profile.empty()) profile = load_hardware_profile(config.log.profile);
   const MeshAxes mesh = make_mesh(mesh_shape_of(config), static_cast<int>(options.rank));
   const StepOptions step_options = step_options_of(config);
   const TrainStep step = record_train_step(mesh, step_options);
@@ -152,15 +162,24 @@ int run_plan(Arguments arguments) {
     return 0;
   }
   const Symbols symbols = symbols_of(mesh, step_options);
-  fmt::print("rank {} of {} ({}): {} ops, {} micro-batches of {} sequences of {} tokens\n", options.rank,
-             config.ranks(), coordinates(mesh), step.program.op_count(), step_options.micro_batches,
+  const auto [device, workspace] = planned_device(config, options.rank);
+  fmt::print("rank {} of {} ({}), {}: {} ops, {} micro-batches of {} sequences of {} tokens\n", options.rank,
+             config.ranks(), coordinates(mesh), device, step.program.op_count(), step_options.micro_batches,
              step_options.micro_sequences, step_options.sequence_length);
-  const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace_of(config));
-  print_memory(config, options, memory_need_of(step.program, step.parameters, plan));
+  const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace);
+  MemoryNeed need = memory_need_of(step.program, step.parameters, plan);
+  if (config.training.evaluate_every > 0) {
+    const EvaluateStep evaluation = record_evaluate_step(mesh, step_options);
+    add_evaluation(need, plan_memory(evaluation.program, make_schedule(evaluation.program), workspace).arena_bytes);
+  }
+  print_memory(options, need, profile ? profile->device_reserve_bytes : 0);
   print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);
-  print_prediction(config, step.program, plan, symbols);
+  if (profile)
+    print_prediction(*profile, step.program, plan, symbols);
+  else
+    fmt::print("no time is predicted: log.profile names no hardware profile (annulus calibrate)\n");
   return 0;
 }
 

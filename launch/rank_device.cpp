@@ -37,7 +37,7 @@ class CpuRankDevice final : public RankDevice {
 
  private:
   void check_memory(const MemoryNeed& need, std::int64_t) override {
-    check_host_memory(process_, need.arena_bytes + need.host_bytes);
+    check_host_memory(process_, need.device_bytes() + need.host_bytes);
   }
   std::string choose_products(const std::vector<const Program*>&) override { return {}; }
 

@@ -100,23 +100,24 @@ TrainStep Trainer::plan() {
   check_same_collectives(process_, step.program);
   const MemoryPlan memory = memory_plan_of(step.program, device_->device());
   MemoryNeed need = memory_need_of(step.program, step.parameters, memory);
-  const std::int64_t training_bytes = need.arena_bytes;
   process_.agree([&] {
     prediction_ = predict_step(step.program, make_schedule(step.program), memory, profile_);
-    expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, training_bytes);
+    expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, need.arena_bytes);
   });
   std::optional<EvaluateStep> evaluate;
   std::vector<const Program*> programs{&step.program};
   if (config_.training.evaluate_every > 0) {
     evaluate = record_evaluate_step(mesh_, options_);
     programs.push_back(&evaluate->program);
-    need.arena_bytes += memory_need_of(evaluate->program, evaluate->parameters, device_->device()).arena_bytes;
+    add_evaluation(need, memory_need_of(evaluate->program, evaluate->parameters, device_->device()).arena_bytes);
   }
   products_ = device_->make_ready(need, profile_.device_reserve_bytes, programs);
-  say(fmt::format("mesh tp {} x cp {} x dp {}, {} threads a rank; arena {:.1f} MiB a rank; peak: {} ({:.0f} GFLOP/s)",
+  const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  say(fmt::format("mesh tp {} x cp {} x dp {}, {} threads a rank; arena {:.1f} MiB a rank{}; peak: {} ({:.0f} GFLOP/s)",
                   config_.parallel.tp, config_.parallel.cp, config_.parallel.dp, device_->threads(),
-                  static_cast<double>(training_bytes) / (1 << 20), profile_.peak_name,
-                  profile_.peak_flops_per_second / 1e9));
+                  mib(need.arena_bytes),
+                  evaluate ? fmt::format(" and {:.1f} to evaluate", mib(need.evaluation_bytes)) : "",
+                  profile_.peak_name, profile_.peak_flops_per_second / 1e9));
   return step;
 }
 

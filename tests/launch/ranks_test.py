@@ -147,6 +147,19 @@ class RanksTest(unittest.TestCase):
         self.assertIn("predicted on", text)
         self.assertNotIn("differ", text)
         self.assertIn("layers.1.mlp.up", run("plan", self.config, "--dump", *arguments)[1])
+        foreign = self.folder / "profile.json"
+        foreign.write_text("{}")
+        code, text, _ = run("plan", self.config, *arguments, "--set", f"log.profile={foreign}")
+        self.assertEqual((code, text), (2, ""))
+        # Kernels have scratch memory a thread: what is planned for as many is what a run takes, evaluation included.
+        two = ("parallel.tp=2", "device.threads=2", "training.evaluate_every=4")
+        _, told, rows = self.train("planned", *two, ranks=2)
+        text = run("plan", self.config, "--ranks", 2, *self.settings(self.folder / "none", *two))[1]
+        self.assertIn("2 threads:", text)
+        step, evaluation = (float(number) for number in re.search(r"arena ([\d.]+) MiB a rank and ([\d.]+) to evaluate", told).groups())
+        self.assertAlmostEqual(step, rows[0]["arena_bytes"] / 2**20, delta=0.05)
+        planned = float(re.search(r"memory of the rank: ([\d.]+) MB in two arenas", text)[1])
+        self.assertAlmostEqual(planned, (step + evaluation) * 2**20 / 1e6, delta=0.11)
         code, _, messages = run("plan", self.config, "--rank", 4, *arguments)
         self.assertEqual((code, messages), (2, "annulus: --rank=4 is out of range; the mesh has ranks 0 to 3\n"))
 
