@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <filesystem>
 
 #include "launch/command.h"
 #include "launch/rank_device.h"
+#include "runtime/training/atomic_file.h"
 
 namespace annulus {
 namespace {
@@ -114,8 +116,15 @@ void print(const HardwareProfile& profile) {
 
 int run_calibrate(Process& process, Arguments arguments) {
   Options options;
-  process.agree([&] { options = parse(arguments); });
+  process.agree([&] {
+    options = parse(arguments);
+    if (process.is_first()) const AtomicFile writable(options.output, Existing::replace);  // or a minute were in vain
+  });
   const std::unique_ptr<RankDevice> device = make_rank_device(process, config_of(options));
+  if (process.is_first()) {
+    fmt::print("measuring {} ranks\n", process.size());
+    std::fflush(stdout);
+  }
   const double begin = now_seconds();
   const HardwareProfile profile =
       measured_profile(process, *device, options.quick ? CalibrationMode::quick : CalibrationMode::full);

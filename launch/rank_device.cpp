@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "launch/cuda_rank_device.h"
+#include "launch/rank_setup.h"
 #include "runtime/cpu/device.h"
 
 namespace annulus {
@@ -55,6 +56,7 @@ std::unique_ptr<RankDevice> make_rank_device(Process& process, const RunConfig& 
 }
 
 HardwareProfile measured_profile(Process& process, RankDevice& device, CalibrationMode mode) {
+  const WatchedOps watched(process, device);  // for ranks that die or are stopped meanwhile; nothing has a deadline
   std::unique_ptr<Device> measured = device.another();  // which gives its memory back in the end
   const ExecutorOptions options = device.executor_options();
   HardwareProfile profile = calibrate(*measured, process.world(),
