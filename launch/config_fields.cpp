@@ -128,7 +128,7 @@ ConfigSection training_section() {
   using C = TrainingConfig;
   SectionDeclaration training(
       "training", "The run.", [](auto& config) -> auto& { return config.training; });
-  training.field("steps", &C::steps, at_least(0), {"steps", "Optimizer steps."});
+  training.field("steps", &C::steps, at_least(1), {"steps", "Optimizer steps."});
   training.field("seed", &C::seed, at_least(0),
                  {"", "Initial weights, dropout and the order of the data follow from it."});
   training.field("evaluate_every", &C::evaluate_every, at_least(0),

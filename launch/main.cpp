@@ -53,6 +53,9 @@ int run_ranks(RankCommand run, Arguments arguments) {
   } catch (const AgreedConfigError& error) {
     if (process.is_first()) print_problems(error);
     return kBadInput;
+  } catch (const AgreedError& error) {
+    if (process.is_first()) fmt::print(stderr, "annulus: {}\n", error.what());
+    return kFailed;
   } catch (const ConfigError& error) {
     fmt::print(stderr, "{} {}\n", process.name(), error.what());
     std::fflush(stderr);

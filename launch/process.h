@@ -23,10 +23,17 @@ struct Launch {
 };
 Launch launch_environment();
 
-/// A ConfigError that every rank throws alike, so that the job can end in good order.
-class AgreedConfigError : public ConfigError {
+/// What every rank throws alike, so that the job can end in good order.
+class Agreed {};
+
+class AgreedConfigError : public ConfigError, public Agreed {
  public:
   using ConfigError::ConfigError;
+};
+
+class AgreedError : public Error, public Agreed {
+ public:
+  using Error::Error;
 };
 
 /// One rank of a job: MPI from start to end, the other ranks, this host's share. One in a process, made by main().

@@ -133,7 +133,7 @@ RunConfig read_run_config(const std::filesystem::path& file, std::span<const std
                           std::int64_t ranks) {
   std::ifstream stream(file, std::ios::binary);
   std::ostringstream text;
-  if (!std::filesystem::is_regular_file(file) || !stream || !(text << stream.rdbuf())) {
+  if (!std::filesystem::is_regular_file(file) || !stream || (stream.peek() != EOF && !(text << stream.rdbuf()))) {
     throw ConfigError(fmt::format("{}: cannot be read; give the path of a configuration file", file.string()));
   }
   return parse_run_config(text.str(), file.string(), overrides, ranks);

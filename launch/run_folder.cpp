@@ -1,7 +1,10 @@
 #include "launch/run_folder.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 
@@ -10,29 +13,30 @@
 namespace annulus {
 namespace {
 
-void make(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw ConfigError(fmt::format("output.folder={} cannot be made: {}; give another", path, error.message()));
+void require(const std::error_code& error, const std::string& path, const char* action) {
+  if (error)
+    throw ConfigError(fmt::format("output.folder={} cannot be {}: {}; give another", path, action, error.message()));
 }
 
 }  // namespace
 
 RunFolder::RunFolder(std::string path) : path_(std::move(path)) {
-  make(path_);
   std::error_code error;
+  std::filesystem::create_directories(path_, error);
+  require(error, path_, "made");
   const bool empty = std::filesystem::is_empty(path_, error);
-  if (error)
-    throw ConfigError(fmt::format("output.folder={} cannot be read: {}; give another", path_, error.message()));
-  if (!empty)
+  require(error, path_, "read");
+  const int claim = empty ? ::open(metrics().c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+  if (claim >= 0) {
+    ::close(claim);
+  } else if (empty && errno != EEXIST) {
+    require(std::error_code(errno, std::generic_category()), path_, "written");
+  } else {
     throw ConfigError(
         fmt::format("output.folder={} holds another run (or other files); give another, or remove it", path_));
+  }
 }
 
-std::string RunFolder::weights(std::int64_t steps) const {
-  const std::string path = file(fmt::format("weights-{}", steps));
-  make(path);
-  return path;
-}
+std::string RunFolder::weights(std::int64_t steps) const { return file(fmt::format("weights-{}", steps)); }
 
 }  // namespace annulus

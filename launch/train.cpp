@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "launch/command.h"
 #include "launch/trainer.h"
 
@@ -30,7 +32,13 @@ Options parse(Arguments arguments) {
 int run_train(Process& process, Arguments arguments) {
   Options options;
   process.agree([&] { options = parse(arguments); });
-  Trainer(process, load_run_config(process, options.file, options.overrides)).run();
+  auto trainer = std::make_unique<Trainer>(process, load_run_config(process, options.file, options.overrides));
+  try {
+    trainer->run();
+  } catch (const Agreed&) {
+    trainer.reset();  // here, not by unwinding: so its watchdog says goodbye
+    throw;
+  }
   return 0;
 }
 

@@ -160,7 +160,7 @@ void Trainer::make_folder() {
     }
     write_file_atomically(folder_->file("config.json"), to_json(config_));
     describe_run();
-    metrics_ = std::make_unique<MetricsWriter>(folder_->file("metrics.jsonl"));
+    metrics_ = std::make_unique<MetricsWriter>(folder_->metrics());
   });
 }
 
@@ -240,9 +240,12 @@ void Trainer::log(const StepReport& report) {
   constexpr double kSmallestScale = 0x1p-16;
   const bool skipped = report.loss_scale > kSmallestScale;  // a norm that is not finite is a step that was left out
   if (!std::isfinite(report.summary.loss) || !(skipped || std::isfinite(report.summary.gradient_norm))) {
-    throw Error(fmt::format(
-        "step {}: loss {} and gradient norm {} are not finite; lower optimizer.learning_rate, or raise warmup_steps",
-        report.step, report.summary.loss, report.summary.gradient_norm));
+    const bool first = report.step == 1;  // of which the loss stands before any update
+    throw AgreedError(fmt::format("step {}: loss {} and gradient norm {} are not finite; {}", report.step,
+                                  report.summary.loss, report.summary.gradient_norm,
+                                  first ? "before any update: look at training.initial_weights and model.initial_std, "
+                                          "or use another training.dtype"
+                                        : "lower optimizer.learning_rate, or raise optimizer.warmup_steps"));
   }
 }
 
@@ -260,7 +263,11 @@ void Trainer::evaluate(std::int64_t step) {
 void Trainer::export_weights(std::int64_t step) {
   if (step == exported_step_) return;
   const std::string path = process_.is_first() ? folder_->weights(step) : "";
-  export_huggingface(path, config_.model, runner_->step().parameters, runner_->executor(), process_.world());
+  try {
+    export_huggingface(path, config_.model, runner_->step().parameters, runner_->executor(), process_.world());
+  } catch (const ConfigError& error) {  // which all ranks throw together
+    throw AgreedConfigError(error.problems());
+  }
   exported_step_ = step;
   say(fmt::format("wrote {}", path));
 }

@@ -40,6 +40,8 @@ Options parse(Arguments arguments) {
               "1e-4 (f32), 0.1 (bf16) or 0.02 (f16)");
   line.flag("--as-configured", options.as_configured, "In the configuration's training.dtype instead");
   line.parse(arguments);
+  if (!(options.tolerance >= 0))
+    throw ConfigError(fmt::format("--tolerance={} is out of range; it must be at least 0", options.tolerance));
   return options;
 }
 

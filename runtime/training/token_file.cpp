@@ -131,10 +131,9 @@ void TokenFile::read(std::int64_t first, std::span<std::int32_t> ids) const {
 
 void TokenFile::check(std::int64_t vocabulary_size) const {
   if (info_.vocabulary_size > vocabulary_size) {
-    refuse(file_,
-           fmt::format("its tokenizer ({}) has a vocabulary of {}, and the model's vocabulary_size={} is smaller; set "
-                       "vocabulary_size to at least {}, or tokenize the text with another tokenizer",
-                       info_.tokenizer, info_.vocabulary_size, vocabulary_size, info_.vocabulary_size));
+    refuse(file_, fmt::format("its tokenizer ({}) has a vocabulary of {}, and model.vocabulary={} is smaller; set "
+                              "model.vocabulary to at least {}, or tokenize the text with another tokenizer",
+                              info_.tokenizer, info_.vocabulary_size, vocabulary_size, info_.vocabulary_size));
   }
   constexpr std::int64_t kChunk = 1 << 16;
   std::vector<std::int32_t> ids(static_cast<std::size_t>(std::min(kChunk, size())));
@@ -150,11 +149,9 @@ void TokenFile::check(std::int64_t vocabulary_size) const {
     if (largest < vocabulary_size) continue;
     const auto bad = std::find_if(chunk.begin(), chunk.end(),
                                   [&](std::int32_t id) { return static_cast<std::uint32_t>(id) >= vocabulary_size; });
-    refuse(
-        file_,
-        fmt::format("token {} has id {}, which is not below the model's vocabulary_size={}; set vocabulary_size to at "
-                    "least the tokenizer's, or tokenize the text with the tokenizer of the weights",
-                    first + (bad - chunk.begin()), static_cast<std::uint32_t>(*bad), vocabulary_size));
+    refuse(file_, fmt::format("token {} has id {}, which is not below model.vocabulary={}; set it to at least the "
+                              "tokenizer's, or tokenize the text with the tokenizer of the weights",
+                              first + (bad - chunk.begin()), static_cast<std::uint32_t>(*bad), vocabulary_size));
   }
   if (info_.checksum && *info_.checksum != checksum.value()) {
     refuse(

@@ -180,6 +180,16 @@ class RanksTest(unittest.TestCase):
                     self.assertEqual(code, 0, messages)
                     self.assertIn(f"host           {cores} core", text)
 
+    def test_bad_options(self):
+        for words in (("verify", self.config, "--tolerance", "-1"), ("verify", self.config, "--tolerance", "nan"),
+                      ("calibrate", "--output", self.folder / "missing" / "x.json")):
+            code, text, messages = run(*words, ranks=2)
+            self.assertEqual((code, text), (2, ""), messages)
+            self.assertIn("--tolerance" if "--tolerance" in words else "missing/x.json", messages)
+        empty = self.folder / "empty.json"
+        empty.write_text("")
+        self.assertIn("no valid JSON", run("plan", empty)[2])
+
     def test_bad_configurations(self):
         self.refused("model.heads=4 cannot be split over parallel.tp=3", "trainin.steps", "did you mean training.steps?",
                      more=("parallel.tp=3", "trainin.steps=1", "model.layers=-1"))
@@ -206,6 +216,37 @@ class RanksTest(unittest.TestCase):
         (self.folder / "file").write_text("")
         self.refused("cannot be made", output=self.folder / "file" / "run")
 
+    def test_of_runs_that_begin_at_once_in_one_folder_one_is_refused(self):
+        words = [sys.argv[1], "train", str(self.config), *self.settings(self.folder / "one")]
+        jobs = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        messages = [job.communicate()[1] for job in jobs]
+        self.assertEqual(sorted(job.returncode for job in jobs), [0, 2], messages)
+        self.assertIn("holds another run", "".join(messages))
+        self.assertEqual(len((self.folder / "one" / "metrics.jsonl").read_text().splitlines()), 4)
+
+    def ends_with_one_message(self, messages, code, *words):
+        """Of the first rank, for all of them."""
+        ours = [line for line in messages.splitlines() if re.match(r"annulus: |\[rank", line)]
+        self.assertEqual(len(ours), 1, messages)
+        for word in words:
+            self.assertIn(word, ours[0])
+        self.assertIn(f"Exit code:    {code}", messages)
+
+    def test_a_loss_that_is_not_finite_ends_the_run_with_one_message(self):
+        first, _, _ = self.train("first", "training.steps=1")
+        weights = first / "weights-1" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\xc0\x7f")  # the last element is no number
+        for more, words in (("optimizer.learning_rate=1e30", ("step 2: loss", "learning_rate")),
+                            (f"training.initial_weights={weights}", ("step 1: loss", "initial_weights"))):
+            _, _, messages = run("train", self.config, *self.settings(self.folder / words[1], more, "parallel.tp=2"), ranks=2)
+            self.ends_with_one_message(messages, 1, *words)
+
+    def test_weights_that_cannot_be_written_end_the_run_with_one_message(self):
+        output = self.folder / "run"
+        job, _ = self.begin(output, "parallel.tp=2", "training.export_every=1000")
+        (output / "weights-1000").write_text("a file where the folder should be")
+        self.ends_with_one_message(job.communicate(timeout=60)[0], 2, "weights-1000", "cannot be made")
+
     def test_a_plan_beyond_memory_is_refused(self):
         self.refused("GiB", "available", more=("model.hidden=400000", "model.head_dim=16"))
 
@@ -226,7 +267,10 @@ class RanksTest(unittest.TestCase):
                    *self.settings(output, "training.steps=1000000", *mesh or ("parallel.tp=2",))]
         job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         wait_for_a_step(self, job, job.kill, output)
-        return job, [rank for rank in processes() if str(output) in command_of(rank) and "mpirun" not in command_of(rank)]
+        return job, self.ranks_of(output)
+
+    def ranks_of(self, output):
+        return [rank for rank in processes() if str(output) in command_of(rank) and "mpirun" not in command_of(rank)]
 
     def end_of(self, name, how, message, *mesh):
         """A signal to the rank of a process while its job trains: what the others say of it, and what they leave behind."""
@@ -251,7 +295,18 @@ class RanksTest(unittest.TestCase):
                 self.end_of(name, signal.SIGKILL, r"rank [01] died|process rank [01]", *mesh)
 
     def test_a_stopped_rank_ends_the_job(self):
+        profile = self.folder / "profile.json"
+        calibration = subprocess.Popen(["mpirun", "-n", "2", sys.argv[1], "calibrate", "--output", str(profile)],
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(calibration.stdout.close)
+        self.addCleanup(calibration.kill)
+        self.assertEqual(calibration.stdout.readline(), "measuring 2 ranks\n")
+        time.sleep(1)  # till they are watched
+        os.kill(self.ranks_of(profile)[1], signal.SIGSTOP)
         self.end_of("stopped", signal.SIGSTOP, r"rank [01] has sent no heartbeat", "parallel.dp=2")
+        self.assertRegex(calibration.communicate(timeout=60)[0], r"rank [01] has sent no heartbeat")
+        self.assertNotEqual(calibration.returncode, 0)
+        self.assertFalse(profile.exists())
 
     def test_a_signal_ends_the_run_in_good_order(self):
         output = self.folder / "stopped"

@@ -120,7 +120,7 @@ TEST(TokenFile, ReadsLlmcFiles) {
   const TokenFile wide(folder.write("llama3.bin", llmc_file<std::uint32_t>(20240801, 7, {128000, 5, 70000})));
   EXPECT_EQ(all_of(wide), (std::vector<std::int32_t>{128000, 5, 70000}));
   wide.check(128256);
-  expect_error([&] { wide.check(128000); }, {"llama3.bin", "token 0 has id 128000", "vocabulary_size=128000"});
+  expect_error([&] { wide.check(128000); }, {"llama3.bin", "token 0 has id 128000", "model.vocabulary=128000"});
   const TokenFile negative(folder.write("bad.bin", llmc_file<std::uint32_t>(20240801, 7, {1, 0xFFFFFFFF})));
   expect_error([&] { negative.check(128256); }, {"token 1 has id 4294967295"});
 }
@@ -176,7 +176,7 @@ TEST_F(BadTokenFile, MustSuitTheModelsVocabulary) {
   file.check(257);
   file.check(50257);
   expect_error([&] { file.check(256); }, {folder_ / "good", "(bytes) has a vocabulary of 257",
-                                          "vocabulary_size=256 is smaller", "to at least 257"});
+                                          "model.vocabulary=256 is smaller", "to at least 257"});
 }
 
 TEST(TokenizeFiles, PutsTheEndOfTextAfterEachFile) {
