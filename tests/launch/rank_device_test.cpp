@@ -39,7 +39,7 @@ class NotingDevice final : public RankDevice {
 
 TEST(RankDevice, NothingIsChosenBeforeTheMemoryIsKnownToSuffice) {
   const Program program(MeshAxes{});
-  const MemoryNeed need{7, 0, ""};
+  const MemoryNeed need{.arena_bytes = 7, .table = ""};
   NotingDevice large(10), small(9);
   EXPECT_EQ(large.make_ready(need, 3, {&program, &program}), "2");
   EXPECT_EQ(large.asked_for, "memory products");
