@@ -131,13 +131,23 @@ void print_collectives(const Program& program) {
   }
 }
 
+/// Of the step on the last place of the ring, which has the most keys to attend to where the layout is contiguous.
+double seconds_of_last_place(const RunConfig& config, const WorkspaceQuery& workspace, const HardwareProfile& profile) {
+  const auto rank = static_cast<int>((config.parallel.cp - 1) * config.parallel.tp);
+  const TrainStep step = record_train_step(make_mesh(mesh_shape_of(config), rank), step_options_of(config));
+  const Schedule schedule = make_schedule(step.program);
+  return predict_step(step.program, schedule, plan_memory(step.program, schedule, workspace), profile).step_seconds;
+}
+
 void print_prediction(const HardwareProfile& profile, const Program& program, const MemoryPlan& plan,
-                      const Symbols& symbols) {
-  const StepPrediction step = predict_step(program, make_schedule(program), plan, profile);
+                      const Symbols& symbols, double last_place_seconds) {
+  StepPrediction step = predict_step(program, make_schedule(program), plan, profile);
+  step.step_seconds = std::max(step.step_seconds, last_place_seconds);  // ranks wait for the slowest
   const double mfu = utilisation(model_flops(symbols, AttentionCount::causal), step.step_seconds, symbols.ranks(),
                                  profile.peak_flops_per_second);
   fmt::print(
-      "predicted on {}: {:.1f} ms a step (compute {:.1f}, communication {:.1f}, of it exposed {:.1f}), {:.0f} "
+      "predicted on {}: {:.1f} ms a step (of this rank compute {:.1f}, communication {:.1f}, of it exposed {:.1f}), "
+      "{:.0f} "
       "tokens/s, MFU {:.1f} %\n",
       profile.name, 1e3 * step.step_seconds, 1e3 * step.compute_seconds, 1e3 * step.communication_seconds,
       1e3 * step.exposed_seconds, static_cast<double>(symbols.tokens()) / step.step_seconds, 100 * mfu);
@@ -177,7 +187,7 @@ int run_plan(Arguments arguments) {
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);
   if (profile)
-    print_prediction(*profile, step.program, plan, symbols);
+    print_prediction(*profile, step.program, plan, symbols, seconds_of_last_place(config, workspace, *profile));
   else
     fmt::print("no time is predicted: log.profile names no hardware profile (annulus calibrate)\n");
   return 0;

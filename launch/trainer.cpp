@@ -100,8 +100,10 @@ TrainStep Trainer::plan() {
   check_same_collectives(process_, step.program);
   const MemoryPlan memory = memory_plan_of(step.program, device_->device());
   MemoryNeed need = memory_need_of(step.program, step.parameters, memory);
+  process_.agree([&] { prediction_ = predict_step(step.program, make_schedule(step.program), memory, profile_); });
+  for (const double seconds : process_.gather(prediction_.step_seconds))  // ranks wait for the slowest
+    prediction_.step_seconds = std::max(prediction_.step_seconds, seconds);
   process_.agree([&] {
-    prediction_ = predict_step(step.program, make_schedule(step.program), memory, profile_);
     expectation_ = expectation_of(symbols_of(mesh_, options_), prediction_, profile_, options_.dtype, need.arena_bytes);
   });
   std::optional<EvaluateStep> evaluate;

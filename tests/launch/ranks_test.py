@@ -147,6 +147,13 @@ class RanksTest(unittest.TestCase):
         self.assertIn("predicted on", text)
         self.assertNotIn("differ", text)
         self.assertIn("layers.1.mlp.up", run("plan", self.config, "--dump", *arguments)[1])
+        # A contiguous ring is as slow as its last place, whichever rank is asked about.
+        uneven = self.settings(self.folder / "none", "parallel.cp=2", "parallel.layout=contiguous", "batch.sequence_length=2048")
+        texts = [run("plan", self.config, "--rank", rank, *uneven)[1] for rank in (0, 1)]
+        steps, computes = zip(*(map(float, re.search(r": ([\d.]+) ms a step \(of this rank compute ([\d.]+)", text).groups()) for text in texts))
+        self.assertEqual(steps[0], steps[1])
+        self.assertLess(computes[0], computes[1])
+        self.assertLessEqual(computes[1], steps[0] + 0.1)
         foreign = self.folder / "profile.json"
         foreign.write_text("{}")
         code, text, _ = run("plan", self.config, *arguments, "--set", f"log.profile={foreign}")
