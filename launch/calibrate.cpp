@@ -95,6 +95,8 @@ void print(const HardwareProfile& profile) {
     print_rates(fmt::format("attention {}", name_of(dtype)), curve, " keys", "FLOP");
   for (const auto& [dtype, curve] : profile.attention_backward)
     print_rates(fmt::format("attention gradient {}", name_of(dtype)), curve, " keys", "FLOP");
+  fmt::print("{:<22}  {:.2f} ns, gradient {:.2f} ns\n", "attention, a pair",
+             profile.attention_forward_pair_seconds * 1e9, profile.attention_backward_pair_seconds * 1e9);
   for (const auto& [kind, curve] : profile.kernels) print_rates(kind, curve, "B", "B");
   print_rates("touched so many B ago", profile.after_bytes, "B", "B");
   print_rates("touched so many s ago", profile.after_seconds, "s", "B");

@@ -119,11 +119,12 @@ class Predictor {
     for (std::int64_t step = 0; step < s_.R; ++step) {
       const std::int64_t met = slowest_pairs(s_, step);
       const double keys = real(met) / real(s_.B * s_.local_heads() * s_.n());
-      const double f = profile_.attention_forward_seconds(dtype_, real(attention_forward_flops(s_, met)), keys) +
-                       profile_.op_overhead_seconds;
-      const double g = profile_.attention_backward_seconds(dtype_, real(attention_backward_flops(s_, met)), keys) +
-                       (step == 0 ? profile_.far_seconds("attention_step_grad", real(kept)) : 0) +
-                       profile_.op_overhead_seconds;
+      const double f =
+          profile_.attention_forward_seconds(dtype_, real(attention_forward_flops(s_, met)), real(met), keys) +
+          profile_.op_overhead_seconds;
+      const double g =
+          profile_.attention_backward_seconds(dtype_, real(attention_backward_flops(s_, met)), real(met), keys) +
+          (step == 0 ? profile_.far_seconds("attention_step_grad", real(kept)) : 0) + profile_.op_overhead_seconds;
       forward += f;
       backward += g;
       // While a step computes, the next K and V arrive; the dK and dV of the step before leave, but for the home

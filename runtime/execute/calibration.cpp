@@ -63,6 +63,7 @@ struct AttentionSizes {
 };
 constexpr AttentionSizes kAttentions[] = {{4, 16, 12},  {4, 32, 12},  {2, 64, 12},  {2, 128, 12},
                                           {1, 256, 12}, {1, 512, 12}, {1, 1024, 12}};
+constexpr std::int64_t kNarrowLength = 256;  // that is measured with narrower heads, too
 
 /// What is wanted, or less where little memory is free; alike on all ranks.
 std::int64_t pool_bytes(std::int64_t wanted, Communicator& world) {
@@ -184,19 +185,41 @@ class Calibration {
     if (seconds > 0) profile_.product_bandwidth = bytes / seconds;
   }
 
+  struct AttentionTime {
+    double keys, flops, pairs, seconds;
+  };
+  AttentionTime attention_time(const OpCase& which) {
+    const Work work = which.work();
+    const double seconds = op_seconds(which, From::near, effort_.op_budget);
+    return {keys_per_query(*which.definition), work.flops, static_cast<double>(work.attended_pairs),
+            std::max(seconds - profile_.op_overhead_seconds, seconds / 2)};
+  }
+
+  /// Heads of half the width take half of the time for their products, and all of it for their pairs.
+  double pair_seconds(const AttentionTime& whole, const AttentionTime& half) const {
+    return std::clamp((2 * half.seconds - whole.seconds) / whole.pairs, 0.0, whole.seconds / whole.pairs / 2);
+  }
+
   void measure_attention(DType dtype) {
-    RateCurve::Points forward, backward;
+    std::vector<AttentionTime> forward, backward;
     for (const AttentionSizes& sizes : kAttentions) {
       const AttentionCases cases = attention_cases(dtype, sizes.sequences, sizes.length, sizes.heads);
-      const auto add = [&](const OpCase& which, RateCurve::Points& points) {
-        points.push_back({keys_per_query(*which.definition),
-                          rate(which.work().flops, op_seconds(which, From::near, effort_.op_budget))});
-      };
-      add(cases.forward, forward);
-      add(cases.backward, backward);
+      forward.push_back(attention_time(cases.forward));
+      backward.push_back(attention_time(cases.backward));
+      if (dtype != DType::f32 || sizes.length != kNarrowLength) continue;
+      const AttentionCases narrow = attention_cases(dtype, sizes.sequences, sizes.length, sizes.heads, kHeadDim / 2);
+      profile_.attention_forward_pair_seconds = pair_seconds(forward.back(), attention_time(narrow.forward));
+      profile_.attention_backward_pair_seconds = pair_seconds(backward.back(), attention_time(narrow.backward));
     }
-    profile_.attention_forward[dtype] = RateCurve(std::move(forward), "attention_forward");
-    profile_.attention_backward[dtype] = RateCurve(std::move(backward), "attention_backward");
+    const auto curve = [](const std::vector<AttentionTime>& times, double of_pair, const char* name) {
+      RateCurve::Points points;
+      for (const auto& [keys, flops, pairs, seconds] : times)
+        points.push_back({keys, flops / std::max(seconds - pairs * of_pair, seconds / 2)});
+      return RateCurve(std::move(points), name);
+    };
+    profile_.attention_forward[dtype] = curve(forward, profile_.attention_forward_pair_seconds, "attention_forward");
+    profile_.attention_backward[dtype] =
+        curve(backward, profile_.attention_backward_pair_seconds, "attention_backward");
   }
 
   static double moved_by(const OpCase& which) {
@@ -231,15 +254,16 @@ class Calibration {
   }
 
   void measure_memory() {
-    for (const OpCase& which : pass_cases(DType::f32, kMiB)) measure_far({which});
+    // The dearest first: nobody has touched what they take for longest.
+    const AttentionCases attention = attention_cases(DType::f32, 2, 64, 12);
+    measure_far({attention.forward});
+    measure_far({attention.backward});
     std::vector<OpCase> products;
     for (const FewRows& few : kFewRows)
       for (OpCase& product : linear_cases(DType::f32, few.sizes.rows, few.sizes.in, few.sizes.out))
         products.push_back(std::move(product));
     measure_far(products);
-    const AttentionCases attention = attention_cases(DType::f32, 2, 64, 12);
-    measure_far({attention.forward});
-    measure_far({attention.backward});
+    for (const OpCase& which : pass_cases(DType::f32, kMiB)) measure_far({which});
 
     const OpCase pass = pass_cases(DType::f32, kMiB).front();
     const auto rate_after = [&](std::int64_t bytes, double seconds) {

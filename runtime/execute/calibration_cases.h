@@ -23,11 +23,12 @@ inline constexpr std::int64_t kCaseVocabulary = 4096;
 /// A linear layer's products on `rows` tokens: forward, data gradient, weight gradient.
 std::vector<OpCase> linear_cases(DType dtype, std::int64_t rows, std::int64_t in, std::int64_t out);
 
+inline constexpr std::int64_t kHeadDim = 64;  ///< as most transformers have it
 struct AttentionCases {
   OpCase forward, backward;
 };
 AttentionCases attention_cases(DType dtype, std::int64_t sequences, std::int64_t length, std::int64_t heads,
-                               std::int64_t head_dim = 64);
+                               std::int64_t head_dim = kHeadDim);
 
 /// The kinds that are passes over memory, each reading and writing about `bytes`.
 std::vector<OpCase> pass_cases(DType dtype, std::int64_t bytes);

@@ -103,12 +103,16 @@ double HardwareProfile::product_seconds(DType dtype, double flops, double larges
          (product_bandwidth > 0 ? largest_matrix_bytes / product_bandwidth : 0);
 }
 
-double HardwareProfile::attention_forward_seconds(DType dtype, double flops, double keys_per_query) const {
-  return scaled_seconds(attention_forward, dtype, flops, keys_per_query, "attention_forward");
+double HardwareProfile::attention_forward_seconds(DType dtype, double flops, double pairs,
+                                                  double keys_per_query) const {
+  return scaled_seconds(attention_forward, dtype, flops, keys_per_query, "attention_forward") +
+         pairs * attention_forward_pair_seconds;
 }
 
-double HardwareProfile::attention_backward_seconds(DType dtype, double flops, double keys_per_query) const {
-  return scaled_seconds(attention_backward, dtype, flops, keys_per_query, "attention_backward");
+double HardwareProfile::attention_backward_seconds(DType dtype, double flops, double pairs,
+                                                   double keys_per_query) const {
+  return scaled_seconds(attention_backward, dtype, flops, keys_per_query, "attention_backward") +
+         pairs * attention_backward_pair_seconds;
 }
 
 double HardwareProfile::pass_seconds(std::string_view op_kind, double bytes) const {

@@ -93,6 +93,9 @@ struct HardwareProfile {
   double product_bandwidth = 0;  ///< bytes/s of the largest of a product's matrices; 0: it takes no time of its own
   /// Keys that a query of a call meets on average -> FLOP/s; f32 is always there.
   std::map<DType, RateCurve> attention_forward, attention_backward;
+  /// Of a pair of query and key of one head, whatever the head's width: maximum, exponential, sum. The rates above are
+  /// apart from it.
+  double attention_forward_pair_seconds = 0, attention_backward_pair_seconds = 0;
   RateCurve memory;                          ///< bytes read and written -> bytes/s, of a streaming pass
   std::map<std::string, RateCurve> kernels;  ///< the same by op kind, where arithmetic outweighs the memory
   // All of these find their operands in a cache that the ops before have left them in. Caches lose what was touched
@@ -111,8 +114,8 @@ struct HardwareProfile {
 
   /// Where a dtype was not measured, f32's rate in bytes: f64 takes twice as long.
   double product_seconds(DType dtype, double flops, double largest_matrix_bytes) const;
-  double attention_forward_seconds(DType dtype, double flops, double keys_per_query) const;
-  double attention_backward_seconds(DType dtype, double flops, double keys_per_query) const;
+  double attention_forward_seconds(DType dtype, double flops, double pairs, double keys_per_query) const;
+  double attention_backward_seconds(DType dtype, double flops, double pairs, double keys_per_query) const;
   /// A pass over memory by an op of this kind.
   double pass_seconds(std::string_view op_kind, double bytes) const;
   /// How far memory has left the caches that was last touched so long ago, and so many bytes: 0 to 1.

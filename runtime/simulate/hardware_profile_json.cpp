@@ -28,6 +28,8 @@ constexpr std::array kFields = {"version",
                                 "product_bandwidth",
                                 "attention_forward",
                                 "attention_backward",
+                                "attention_forward_pair_seconds",
+                                "attention_backward_pair_seconds",
                                 "memory",
                                 "kernels",
                                 "after_bytes",
@@ -239,6 +241,8 @@ std::string to_json(const HardwareProfile& profile) {
   json["product_bandwidth"] = profile.product_bandwidth;
   json["attention_forward"] = json_of(profile.attention_forward);
   json["attention_backward"] = json_of(profile.attention_backward);
+  json["attention_forward_pair_seconds"] = profile.attention_forward_pair_seconds;
+  json["attention_backward_pair_seconds"] = profile.attention_backward_pair_seconds;
   json["memory"] = profile.memory.points();
   json["kernels"] = json_of(profile.kernels);
   json["after_bytes"] = profile.after_bytes.points();
@@ -294,6 +298,8 @@ HardwareProfile parse_hardware_profile(const std::string& text, const std::strin
   profile.product_bandwidth = reader.number("product_bandwidth", 0, kMost);
   profile.attention_forward = reader.curves_by_dtype("attention_forward");
   profile.attention_backward = reader.curves_by_dtype("attention_backward");
+  profile.attention_forward_pair_seconds = reader.number("attention_forward_pair_seconds", 0, 1);
+  profile.attention_backward_pair_seconds = reader.number("attention_backward_pair_seconds", 0, 1);
   profile.memory = reader.curve<RateCurve>("memory");
   profile.kernels = reader.curves("kernels");
   profile.after_bytes = reader.curve<RateCurve>("after_bytes");

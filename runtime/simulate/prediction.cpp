@@ -49,11 +49,13 @@ double near_seconds(const Program& program, const Op& op, const Work& work, cons
              profile.product_seconds(dtype, work.flops, largest_matrix_bytes(program, op)) +
              finish_seconds(program, op, profile);
     case OpKind::attention_step:
-      return profile.op_overhead_seconds +
-             profile.attention_forward_seconds(dtype, work.flops, keys_per_query(*op.definition));
+      return profile.op_overhead_seconds + profile.attention_forward_seconds(dtype, work.flops,
+                                                                             static_cast<double>(work.attended_pairs),
+                                                                             keys_per_query(*op.definition));
     case OpKind::attention_step_grad:
-      return profile.op_overhead_seconds +
-             profile.attention_backward_seconds(dtype, work.flops, keys_per_query(*op.definition));
+      return profile.op_overhead_seconds + profile.attention_backward_seconds(dtype, work.flops,
+                                                                              static_cast<double>(work.attended_pairs),
+                                                                              keys_per_query(*op.definition));
     default:
       return profile.op_overhead_seconds + profile.pass_seconds(op.definition->name(), bytes_of(work));
   }

@@ -25,6 +25,8 @@ HardwareProfile example() {
   profile.products[DType::f64] = RateCurve({{1e6, 1e10}});
   profile.attention_forward[DType::f32] = RateCurve({{10, 1e11}, {100, 2e11}});
   profile.attention_backward[DType::f32] = RateCurve({{1e6, 8e10}});
+  profile.attention_forward_pair_seconds = 1e-10;
+  profile.attention_backward_pair_seconds = 2e-10;
   profile.memory = RateCurve({{1e5, 1e11}, {1e8, 3e10}});
   profile.kernels["gelu"] = RateCurve({{1e6, 1e10}});
   profile.op_overhead_seconds = 2e-6;
@@ -48,9 +50,9 @@ TEST(HardwareProfile, RatesInterpolateInLogarithms) {
   EXPECT_EQ(profile.product_seconds(DType::f32, 0, 0), 0);
   EXPECT_DOUBLE_EQ(profile.product_seconds(DType::f64, 1e9, 0), 0.1);
   // The rate hangs on the keys alone, and a type that was not measured takes f32's by its bytes.
-  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e7, 100), 1e7 / 2e11);
-  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e9, 10), 1e9 / 1e11);
-  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f64, 1e9, 10), 2 * 0.01);
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e7, 1e6, 100), 1e7 / 2e11 + 1e6 * 1e-10);
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f32, 1e9, 0, 10), 1e9 / 1e11);
+  EXPECT_DOUBLE_EQ(profile.attention_forward_seconds(DType::f64, 1e9, 0, 10), 2 * 0.01);
   EXPECT_DOUBLE_EQ(profile.pass_seconds("gelu", 1e6), 1e-4);
   EXPECT_DOUBLE_EQ(profile.pass_seconds("add", 1e8), 1e8 / 3e10);
   // Operands from memory: by kind, and a kind that was not measured takes what an addition takes.
@@ -180,7 +182,7 @@ TEST(HardwareProfile, BadInputIsNamed) {
   EXPECT_TRUE(problems_of(good).empty());
   EXPECT_EQ(problems_of("{").size(), 1u);
   EXPECT_EQ(problems_of("[]").at(0), "p.json is no hardware profile: its JSON is no object");
-  EXPECT_GE(problems_of("{\"version\": 4}").size(), 13u);  // all that is missing, at once
+  EXPECT_GE(problems_of("{\"version\": 4}").size(), 15u);  // all that is missing, at once
   EXPECT_EQ(problems_of(replaced(good, "\"version\": 4", "\"version\": 7")).at(0),
             "p.json: version 7 cannot be read, only 4; run annulus calibrate again");
   EXPECT_EQ(problems_of(replaced(good, "\"host\"", "\"hots\"")),
