@@ -103,6 +103,10 @@ int Process::claim_cores(std::int64_t asked) {
   return asked > 0 ? static_cast<int>(asked) : share.threads;
 }
 
+bool Process::crowded() const {
+  return share_of(pools_, static_cast<std::size_t>(local_rank_), quota_cores()).cpus.empty();
+}
+
 std::string Process::text_of(int root, std::string text) {
   text.resize((text.size() + 3) / 4 * 4);
   std::int32_t words = static_cast<std::int32_t>(text.size() / 4);

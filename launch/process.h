@@ -64,6 +64,9 @@ class Process {
   /// where that is 0. To be called once, before any thread is started.
   int claim_cores(std::int64_t asked);
 
+  /// Whether this host has more ranks than cores, which take turns then.
+  bool crowded() const;
+
   /// Runs `action` on every rank. Where it throws ConfigError on any, all ranks throw AgreedConfigError, with the
   /// problems of the lowest such rank (which is named where others had none). Collective; `action` must not
   /// communicate.

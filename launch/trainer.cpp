@@ -120,6 +120,9 @@ TrainStep Trainer::plan() {
                   mib(need.arena_bytes),
                   evaluate ? fmt::format(" and {:.1f} to evaluate", mib(need.evaluation_bytes)) : "",
                   profile_.peak_name, profile_.peak_flops_per_second / 1e9));
+  if (config_.device.kind == DeviceKind::cpu && process_.crowded())
+    say(fmt::format("{} ranks share fewer cores and take turns: predictions give each its own, and are too short",
+                    process_.local_size()));
   return step;
 }
 

@@ -197,6 +197,12 @@ class RanksTest(unittest.TestCase):
         empty.write_text("")
         self.assertIn("no valid JSON", run("plan", empty)[2])
 
+    def test_more_ranks_than_cores_are_told(self):
+        for ranks in (2, 4):
+            with self.subTest(ranks=ranks):
+                _, text, _ = self.train(str(ranks), f"parallel.dp={ranks}", ranks=ranks)
+                self.assertEqual("take turns" in text, ranks > len(os.sched_getaffinity(0)))
+
     def test_bad_configurations(self):
         self.refused("model.heads=4 cannot be split over parallel.tp=3", "trainin.steps", "did you mean training.steps?",
                      more=("parallel.tp=3", "trainin.steps=1", "model.layers=-1"))
