@@ -116,11 +116,11 @@ TEST_P(NcclRanks, AFailureIsToldWithRankAndCall) {
   run_ranks(GetParam(), [&](Communicator& outer) {
     const std::string who = "rank " + std::to_string(outer.rank()) + " of " + std::to_string(GetParam());
     const std::string why = "NCCL error 6: a remote rank is gone";
+    std::vector<float> data(8);  // which other ranks write to as long as this one's group has not ended
     NcclWorld world = nccl_world(threads.communicator(outer.rank()), fabric.library());
     float meeting = 0;
     wait(outer.all_reduce(&meeting, &meeting, 1, DType::f32, Reduction::sum));
     fabric.fail();
-    std::vector<float> data(8);
     const std::string of_call =
         failure([&] { wait(world.communicator->all_reduce(data.data(), data.data(), 8, DType::f32, Reduction::sum)); });
     EXPECT_EQ(of_call, "all_reduce(count=8, f32, sum) on " + who + ": a group: " + why);
