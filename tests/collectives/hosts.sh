@@ -18,6 +18,7 @@ skip() { echo "skipped: $1"; exit 77; }
 for tool in ip tc unshare mpirun; do command -v "$tool" > /dev/null || skip "$tool is not installed"; done
 
 source "$(dirname "$0")/../../launch/mpi_environment.sh"
+export OMPI_MCA_mpi_yield_when_idle=1  # hosts share this machine's cores
 prefix=collectives-$$ subnet=10.$((RANDOM % 200 + 20)).$((RANDOM % 250)) folder=$(mktemp -d)
 remove() {
   for ((host = 0; host <= hosts; ++host)); do

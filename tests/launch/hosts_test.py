@@ -38,8 +38,7 @@ class HostsTest(unittest.TestCase):
         return ["train", str(self.folder / "config.json"), *[word for pair in pairs for word in ("--set", pair)]]
 
     def on_hosts(self, *words):
-        return subprocess.Popen([HOSTS, sys.argv[1], *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                env={**os.environ, "OMPI_MCA_mpi_yield_when_idle": "1"})
+        return subprocess.Popen([HOSTS, sys.argv[1], *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def losses(self, name):
         rows = [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
