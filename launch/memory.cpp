@@ -58,10 +58,7 @@ MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& 
 }
 
 MemoryPlan memory_plan_of(const Program& program, Device& device) {
-  const auto workspace = [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
-    return device.workspace_bytes(definition, inputs, outputs);
-  };
-  return plan_memory(program, make_schedule(program), workspace);
+  return plan_memory(program, make_schedule(program), workspace_of(device));
 }
 
 MemoryNeed memory_need_of(const Program& program, const std::vector<Parameter>& parameters, Device& device) {

@@ -80,11 +80,9 @@ int threads_of(const RunConfig& config, std::int64_t rank) {
 std::pair<std::string, WorkspaceQuery> planned_device(const RunConfig& config, std::int64_t rank) {
   if (config.device.kind == DeviceKind::cuda) return {"a GPU", planned_workspace_bytes};
   const int threads = threads_of(config, rank);
-  return {fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"),
-          [device = std::make_shared<CpuDevice>(threads)](const OpDefinition& definition, OpDefinition::Types inputs,
-                                                          OpDefinition::Types outputs) {
-            return device->workspace_bytes(definition, inputs, outputs);
-          }};
+  return {
+      fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"),
+      [device = std::make_shared<CpuDevice>(threads)](const auto&... op) { return device->workspace_bytes(op...); }};
 }
 
 /// Who holds the activations when there are most of them; layers are taken together.
@@ -131,18 +129,18 @@ void print_collectives(const Program& program) {
   }
 }
 
-/// Of the step on the last place of the ring, which has the most keys to attend to where the layout is contiguous.
-double seconds_of_last_place(const RunConfig& config, const WorkspaceQuery& workspace, const HardwareProfile& profile) {
-  const auto rank = static_cast<int>((config.parallel.cp - 1) * config.parallel.tp);
-  const TrainStep step = record_train_step(make_mesh(mesh_shape_of(config), rank), step_options_of(config));
+/// A rank on the last place of the ring, which has the most keys to attend to where the layout is contiguous.
+std::int64_t rank_of_last_place(const RunConfig& config) { return (config.parallel.cp - 1) * config.parallel.tp; }
+
+double step_seconds_of(const RunConfig& config, std::int64_t rank, const WorkspaceQuery& workspace,
+                       const HardwareProfile& profile) {
+  const MeshAxes mesh = make_mesh(mesh_shape_of(config), static_cast<int>(rank));
+  const TrainStep step = record_train_step(mesh, step_options_of(config));
   const Schedule schedule = make_schedule(step.program);
   return predict_step(step.program, schedule, plan_memory(step.program, schedule, workspace), profile).step_seconds;
 }
 
-void print_prediction(const HardwareProfile& profile, const Program& program, const MemoryPlan& plan,
-                      const Symbols& symbols, double last_place_seconds) {
-  StepPrediction step = predict_step(program, make_schedule(program), plan, profile);
-  step.step_seconds = std::max(step.step_seconds, last_place_seconds);  // ranks wait for the slowest
+void print_prediction(const HardwareProfile& profile, const StepPrediction& step, const Symbols& symbols) {
   const double mfu = utilisation(model_flops(symbols, AttentionCount::causal), step.step_seconds, symbols.ranks(),
                                  profile.peak_flops_per_second);
   fmt::print(
@@ -176,7 +174,8 @@ int run_plan(Arguments arguments) {
   fmt::print("rank {} of {} ({}), {}: {} ops, {} micro-batches of {} sequences of {} tokens\n", options.rank,
              config.ranks(), coordinates(mesh), device, step.program.op_count(), step_options.micro_batches,
              step_options.micro_sequences, step_options.sequence_length);
-  const MemoryPlan plan = plan_memory(step.program, make_schedule(step.program), workspace);
+  const Schedule schedule = make_schedule(step.program);
+  const MemoryPlan plan = plan_memory(step.program, schedule, workspace);
   MemoryNeed need = memory_need_of(step.program, step.parameters, plan);
   if (config.training.evaluate_every > 0) {
     const EvaluateStep evaluation = record_evaluate_step(mesh, step_options);
@@ -186,10 +185,14 @@ int run_plan(Arguments arguments) {
   print_fullest_moment(step.program, plan);
   print_collectives(step.program);
   fmt::print("{}", compare_counts(closed_form_counts(symbols, mesh), program_counts(step), {}).text);
-  if (profile)
-    print_prediction(*profile, step.program, plan, symbols, seconds_of_last_place(config, workspace, *profile));
-  else
+  if (!profile) {
     fmt::print("no time is predicted: log.profile names no hardware profile (annulus calibrate)\n");
+    return 0;
+  }
+  StepPrediction prediction = predict_step(step.program, schedule, plan, *profile);
+  if (const std::int64_t last = rank_of_last_place(config); last != options.rank)  // ranks wait for the slowest
+    prediction.step_seconds = std::max(prediction.step_seconds, step_seconds_of(config, last, workspace, *profile));
+  print_prediction(*profile, prediction, symbols);
   return 0;
 }
 

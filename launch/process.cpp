@@ -93,18 +93,16 @@ Process::~Process() {
   std::fflush(stdout);
 }
 
+CoreShare Process::share() const { return share_of(pools_, static_cast<std::size_t>(local_rank_), quota_cores()); }
+
 int Process::claim_cores(std::int64_t asked) {
-  const CoreShare share = share_of(pools_, static_cast<std::size_t>(local_rank_), quota_cores());
+  const CoreShare share = this->share();
   if (asked > static_cast<std::int64_t>(share.cpus.size())) {
     bind_to(pools_[static_cast<std::size_t>(local_rank_)]);  // more than its share: the system places them
     return static_cast<int>(asked);
   }
   bind_to(share.cpus.empty() ? pools_[static_cast<std::size_t>(local_rank_)] : share.cpus);
   return asked > 0 ? static_cast<int>(asked) : share.threads;
-}
-
-bool Process::crowded() const {
-  return share_of(pools_, static_cast<std::size_t>(local_rank_), quota_cores()).cpus.empty();
 }
 
 std::string Process::text_of(int root, std::string text) {

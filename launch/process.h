@@ -65,7 +65,7 @@ class Process {
   int claim_cores(std::int64_t asked);
 
   /// Whether this host has more ranks than cores, which take turns then.
-  bool crowded() const;
+  bool crowded() const { return share().cpus.empty(); }
 
   /// Runs `action` on every rank. Where it throws ConfigError on any, all ranks throw AgreedConfigError, with the
   /// problems of the lowest such rank (which is named where others had none). Collective; `action` must not
@@ -93,6 +93,8 @@ class Process {
   [[noreturn]] void end_job(int code) const;
 
  private:
+  CoreShare share() const;
+
   std::unique_ptr<MpiRuntime> runtime_;
   std::unique_ptr<Communicator> world_;
   std::vector<std::string> hosts_;

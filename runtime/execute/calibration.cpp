@@ -263,9 +263,10 @@ class Calibration {
       for (OpCase& product : linear_cases(DType::f32, few.sizes.rows, few.sizes.in, few.sizes.out))
         products.push_back(std::move(product));
     measure_far(products);
-    for (const OpCase& which : pass_cases(DType::f32, kMiB)) measure_far({which});
+    const std::vector<OpCase> passes = pass_cases(DType::f32, kMiB);
+    for (const OpCase& which : passes) measure_far({which});
 
-    const OpCase pass = pass_cases(DType::f32, kMiB).front();
+    const OpCase& pass = passes.front();
     const auto rate_after = [&](std::int64_t bytes, double seconds) {
       return rate(moved_by(pass), least(bench_.seconds_after(pass, bytes, seconds)));
     };

@@ -4,6 +4,7 @@
 
 #include "runtime/core/stream.h"
 #include "runtime/execute/kernel.h"
+#include "runtime/program/memory_plan.h"
 #include "runtime/program/op.h"
 
 namespace annulus {
@@ -35,5 +36,12 @@ class Device {
     run(definition, arguments);
   }
 };
+
+/// What the device, which must live as long, wants as scratch.
+inline WorkspaceQuery workspace_of(Device& device) {
+  return [&device](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
+    return device.workspace_bytes(definition, inputs, outputs);
+  };
+}
 
 }  // namespace annulus

@@ -50,10 +50,7 @@ Executor::Executor(const Program& program, Device& device, CommunicatorLookup co
   if (options_.execution == Execution::graph && !has_streams)
     throw ConfigError("a step cannot be captured as a graph on " + device_.description() +
                       ": it has no streams; run it op by op");
-  plan_ = plan_memory(program_, schedule_,
-                      [&](const OpDefinition& definition, OpDefinition::Types inputs, OpDefinition::Types outputs) {
-                        return device_.workspace_bytes(definition, inputs, outputs);
-                      });
+  plan_ = plan_memory(program_, schedule_, workspace_of(device_));
   if (options_.shared_memory) shared_ = options_.shared_memory(plan_.arena_bytes);
   arena_ = shared_ ? shared_.get() : device_.allocate(plan_.arena_bytes);
   ops_.reserve(static_cast<std::size_t>(program_.op_count()));

@@ -80,12 +80,8 @@ class Reader {
   /// An object of numbers by name.
   std::map<std::string, double> numbers(const char* field, double least, double most) const {
     std::map<std::string, double> found;
-    const Json* value = find(field);
+    const Json* value = object(field, "numbers");
     if (value == nullptr) return found;
-    if (!value->is_object()) {
-      problem(field, "must be an object of numbers");
-      return found;
-    }
     const Reader fields(*value, fmt::format("{}{}.", where_, field), problems_);
     for (const auto& entry : value->items()) found[entry.key()] = fields.number(entry.key().c_str(), least, most);
     return found;
@@ -100,12 +96,8 @@ class Reader {
   /// An object of curves by name.
   std::map<std::string, RateCurve> curves(const char* field) const {
     std::map<std::string, RateCurve> found;
-    const Json* value = find(field);
+    const Json* value = object(field, "lists of [size, rate]");
     if (value == nullptr) return found;
-    if (!value->is_object()) {
-      problem(field, "must be an object of lists of [size, rate]");
-      return found;
-    }
     for (const auto& [key, points] : value->items()) {
       found[key] = curve_of<RateCurve>(points, fmt::format("{}{}.{}", where_, field, key));
     }
@@ -130,6 +122,13 @@ class Reader {
     return found;
   }
 
+  /// Null, and a problem, where the field is none.
+  const Json* object(const char* field, const char* of) const {
+    const Json* value = find(field);
+    if (value == nullptr || value->is_object()) return value;
+    problem(field, fmt::format("must be an object of {}", of));
+    return nullptr;
+  }
   const Json* find(const char* field) const {
     if (const auto found = object_.find(field); found != object_.end()) return &*found;
     problem(field, "is missing");

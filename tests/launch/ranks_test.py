@@ -287,9 +287,9 @@ class RanksTest(unittest.TestCase):
 
     def end_of(self, name, how, message, *mesh):
         """A signal to the rank of a process while its job trains: what the others say of it, and what they leave behind."""
+        shared = set(os.listdir("/dev/shm"))
         job, ranks = self.begin(self.folder / name, *mesh)
         self.assertEqual(len(ranks), 2)
-        shared = shared_files(ranks)
         time.sleep(random.uniform(0, 0.2))  # steps take a few milliseconds: anywhere in one
         begin = time.monotonic()
         os.kill(ranks[1], how)
@@ -298,7 +298,7 @@ class RanksTest(unittest.TestCase):
         self.assertNotEqual(job.returncode, 0)
         self.assertRegex(text, message)
         self.assertEqual([rank for rank in ranks if "annulus" in command_of(rank)], [])
-        self.assertEqual([path for path in shared if path.exists()], [])
+        self.assertEqual(left_behind(set(os.listdir("/dev/shm")) - shared), [])
 
     def test_a_killed_rank_ends_the_job(self):
         # Direct all-reduces; gathers and scatters of activations; a ring; the buckets of an optimizer that is sharded.
@@ -346,15 +346,19 @@ def processes():
     return [int(path.name) for path in pathlib.Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def shared_files(ranks):
-    """What ranks have mapped of /dev/shm, where other jobs have theirs."""
-    maps = "".join(pathlib.Path(f"/proc/{rank}/maps").read_text() for rank in ranks)
-    return {pathlib.Path(path) for path in re.findall(r"/dev/shm/\S+", maps)}
+def left_behind(names):
+    """Which of these files in /dev/shm no process has mapped: other jobs have theirs."""
+    mapped = "".join(text_of(process, "maps") for process in processes())
+    return [name for name in names if f"/dev/shm/{name}\n" not in mapped and os.path.exists(f"/dev/shm/{name}")]
 
 
 def command_of(process):
+    return text_of(process, "cmdline")
+
+
+def text_of(process, file):
     try:
-        return pathlib.Path(f"/proc/{process}/cmdline").read_text()
+        return pathlib.Path(f"/proc/{process}/{file}").read_text()
     except OSError:
         return ""
 
