@@ -39,12 +39,17 @@ class RowFuser final : private ProgramRewriter {
       found.ops.push_back(producer);
       reader = producer;
     };
-    int producer = sole_producer(found.x, reader);
+    // What is done to x is done later, where the sum is: others must have left its operands as they were.
+    const auto doer = [&] {
+      const int producer = sole_producer(found.x, reader);
+      return producer != kNone && keeps_operands(producer, producer + 1, sum) ? producer : kNone;
+    };
+    int producer = doer();
     if (producer != kNone && as<Dropout>(definition(producer))) {
       found.dropout = *as<Dropout>(definition(producer));
       found.dropout_inputs.assign(op(producer).inputs.begin() + 1, op(producer).inputs.end());
       step_back(producer);
-      producer = sole_producer(found.x, reader);
+      producer = doer();
     }
     if (producer != kNone && as<AddBias>(definition(producer))) {
       found.bias = op(producer).inputs[1];

@@ -57,6 +57,18 @@ bool ProgramRewriter::may_be_overwritten(ValueId value) {
   return program_.value(storage_[at(value)]).role == Role::activation;
 }
 
+bool ProgramRewriter::keeps_operands(int index, int first, int last) {
+  for (int i = first; i < last; ++i) {
+    if (state_[static_cast<std::size_t>(i)] == State::removed || definition(i).is_view()) continue;
+    for (const Alias& alias : definition(i).aliases()) {
+      const int overwritten = storage_[at(op(i).inputs[static_cast<std::size_t>(alias.input)])];
+      for (ValueId id : op(index).inputs)
+        if (storage_[at(id)] == overwritten) return false;
+    }
+  }
+  return true;
+}
+
 void ProgramRewriter::change(int index, OpPointer definition, ValueId operand, ValueId output) {
   op(index).definition = std::move(definition);
   op(index).inputs.push_back(operand);

@@ -33,6 +33,8 @@ class ProgramRewriter {
   /// No op of [first, last) but `but` reads the memory of `value`.
   bool unread(ValueId value, int first, int last, int but);
   bool may_be_overwritten(ValueId value);
+  /// No op of [first, last) writes to memory that op `index` reads.
+  bool keeps_operands(int index, int first, int last);
 
   /// Op `index` becomes `definition` with the further input `operand`, and makes `output` as its first.
   void change(int index, OpPointer definition, ValueId operand, ValueId output);

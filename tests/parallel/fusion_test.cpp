@@ -283,6 +283,15 @@ TEST_F(FusionShapes, WhatJoinsTheStreamIsNormedWithIt) {
                           "residual_norm epsilon 0.5, bias"}));
 }
 
+TEST_F(FusionShapes, WhatIsOverwrittenMeanwhileIsNotReadLater) {
+  const ValueId vector = leaf("vector", Role::parameter, {kSize});
+  const ValueId x = one<Gelu>({x_}, Activation::gelu_erf), biased = one<AddBias>({x, vector});
+  program_.keep(one<Accumulate>({x, w_}));
+  const ValueId stream = one<Add>({w_, biased});
+  program_.keep(program_.emit(std::make_shared<LayerNorm>(0.5), {stream, vector, vector})[0]);
+  EXPECT_EQ(fused(), (Ops{"gelu erf", "add_bias", "accumulate", "residual_norm epsilon 0.5"}));
+}
+
 TEST_F(FusionShapes, GradientsOfNormsJoinTheStreams) {
   const ValueId gamma = leaf("gamma", Role::parameter, {kSize});
   const ValueId statistics = leaf("statistics", Role::input, {kSize, 2}, DType::f64);
